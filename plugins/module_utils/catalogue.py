@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -30,8 +30,8 @@ class CatalogueError(HummingfleetError):
 class ConnectorField:
     """One configuration field of an engine connector.
 
-    ``name`` is the engine's own name (``binance_api_key``), ``short`` the name without the connector's prefix
-    (``api_key``). ``encrypted`` fields arrive as ciphertext; of those, the engine keeps ``secure`` ones in its keystore.
+    ``name`` is the engine's own name (``binance_api_key``), ``short`` that name without the connector's prefix
+    (``api_key``). ``encrypted`` fields arrive as ciphertext; the engine keeps ``secure`` ones in its keystore.
     """
 
     name: str
@@ -40,7 +40,8 @@ class ConnectorField:
     encrypted: bool
     required: bool
     type: str
-    default: str | None
+    choices: tuple[str, ...] = ()
+    default: str | int | bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Connector:
     name: str
     kind: Literal["spot", "perpetual"]
     centralised: bool
+    example_pair: str
     fields: tuple[ConnectorField, ...]
 
     @property
@@ -90,6 +92,14 @@ class Plan:
     gateway: bool
     max_position_usd: Decimal
     node_labels: Mapping[str, str] = field(default_factory=dict)
+
+    def allows_strategy(self, template: str) -> bool:
+        """Whether bots of this plan may use the strategy template."""
+        return "*" in self.strategies or template in self.strategies
+
+    def allows_exchange(self, connector: str) -> bool:
+        """Whether the plan may connect to the exchange."""
+        return "*" in self.exchanges or connector in self.exchanges
 
     def memory_mib(self, document: TenantDocument) -> int:
         """Memory a node reserves for this tenant's containers, in MiB; every bot counts, running or not."""
@@ -146,12 +156,18 @@ class PairRules:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A snapshot of one exchange's rules; ``fee_pct`` is the maker fee in percent, ``max_orders`` open per pair."""
+    """A snapshot of one exchange's rules.
+
+    ``fee_pct`` is the maker fee in percent, ``max_orders`` how many may be open per pair, ``sandbox`` whether the
+    sandbox exchange can stand in for it, ``rate_oracle`` the engine's price source that needs no other exchange.
+    """
 
     name: str
     taken: str
     fee_pct: Decimal
     max_orders: int
+    sandbox: bool
+    rate_oracle: str
     pairs: Mapping[str, PairRules]
 
 
@@ -166,5 +182,150 @@ class Catalogue:
 
 
 def load_catalogue(folder: Path | str) -> Catalogue:
-    """The catalogue in ``folder``; raises CatalogueError naming the file at fault."""
-    raise NotImplementedError
+    """The catalogue in ``folder``; raises CatalogueError naming the file and entry at fault. Read it once per run."""
+    root = Path(folder)
+    connectors_path, plans_path, releases_path = root / "connectors.json", root / "plans.yml", root / "releases.yml"
+    with _at(connectors_path):
+        connectors = {name: _connector(name, entry) for name, entry in json.loads(_read(connectors_path)).items()}
+    with _at(plans_path):
+        plans = {name: _plan(name, entry, connectors) for name, entry in _yaml(plans_path).items()}
+    with _at(releases_path):
+        releases = {str(name): _release(str(name), entry) for name, entry in _yaml(releases_path).items()}
+    exchanges = {}
+    for path in sorted((root / "exchanges").glob("*.yml")):
+        with _at(path):
+            if path.stem not in connectors:
+                raise ValueError(f"{path.stem} is not a connector in connectors.json")
+            exchanges[path.stem] = _exchange(path.stem, _yaml(path))
+    return Catalogue(releases=releases, plans=plans, connectors=connectors, exchanges=exchanges)
+
+
+@contextmanager
+def _at(path: Path) -> Iterator[None]:
+    """Turns whatever a malformed file causes into one CatalogueError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise CatalogueError(f"the catalogue file {path} cannot be read: {error.strerror}; restore it") from error
+    except KeyError as error:
+        raise CatalogueError(f"the catalogue file {path} lacks the key {error}; add it") from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError) as error:
+        raise CatalogueError(f"the catalogue file {path} is not usable: {error}") from error
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _yaml(path: Path) -> dict[Any, Any]:
+    data = yaml.load(_read(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
+    if not isinstance(data, dict) or not data:
+        raise ValueError("it must hold a mapping with at least one entry")
+    return data
+
+
+def _positive(entry: Mapping[str, Any], key: str) -> Decimal:
+    value = Decimal(str(entry[key]))
+    if not value.is_finite() or value <= 0:
+        raise ValueError(f"{key} must be greater than 0")
+    return value
+
+
+def _count(entry: Mapping[str, Any], key: str) -> int:
+    value = entry[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{key} must be a whole number, 0 or more")
+    return value
+
+
+def _short_name(connector: str, field_name: str) -> str:
+    """The field's name without the connector's prefix, as the engine spells that prefix (bing_x: ``bingx_``)."""
+    base = connector.removesuffix("_testnet").removesuffix("_sandbox").removesuffix("_perpetual")
+    for prefix in (connector, base, connector.replace("_", "")):
+        if field_name.startswith(prefix + "_"):
+            return field_name[len(prefix) + 1 :]
+    return field_name
+
+
+def _connector_field(connector: str, entry: Mapping[str, Any]) -> ConnectorField:
+    choices = tuple(entry["type"]) if isinstance(entry["type"], list) else ()
+    return ConnectorField(
+        name=entry["name"],
+        short=_short_name(connector, entry["name"]),
+        secure=entry.get("secure", False),
+        encrypted=entry.get("secure", False) or entry["type"] == "secret",
+        required="default" not in entry and not entry.get("optional", False),
+        type="str" if choices else entry["type"],
+        choices=choices,
+        default=entry.get("default"),
+    )
+
+
+def _connector(name: str, entry: Mapping[str, Any]) -> Connector:
+    return Connector(
+        name=name,
+        kind="spot" if entry["type"] == "Exchange" else "perpetual",
+        centralised=entry["centralised"],
+        example_pair=entry["example"],
+        fields=tuple(_connector_field(name, f) for f in entry["fields"]),
+    )
+
+
+def _plan(name: str, entry: Mapping[str, Any], connectors: Mapping[str, Connector]) -> Plan:
+    exchanges = tuple(entry["exchanges"])
+    unknown = [e for e in exchanges if e != "*" and e not in connectors]
+    if unknown:
+        raise ValueError(f"plan {name} names exchanges that connectors.json does not have: {', '.join(unknown)}")
+    return Plan(
+        name=name,
+        bots=_count(entry, "bots"),
+        exchange_connections=_count(entry, "exchange_connections"),
+        bot_memory_mib=_count(entry, "bot_memory_mib"),
+        bot_cpus=_positive(entry, "bot_cpus"),
+        bot_pids=_count(entry, "bot_pids"),
+        postgres_memory_mib=_count(entry, "postgres_memory_mib"),
+        redis_memory_mib=_count(entry, "redis_memory_mib"),
+        gateway_memory_mib=_count(entry, "gateway_memory_mib"),
+        strategies=tuple(entry["strategies"]),
+        exchanges=exchanges,
+        gateway=bool(entry["gateway"]),
+        max_position_usd=_positive(entry, "max_position_usd"),
+        node_labels=dict(entry.get("node_labels") or {}),
+    )
+
+
+def _release(name: str, entry: Mapping[str, Any]) -> Release:
+    services = {
+        service: Service(image=spec.get("image", ""), local=spec.get("local", ""), build=dict(spec.get("build", {})))
+        for service, spec in entry.items()
+        if service != "agent"
+    }
+    if not isinstance(entry["agent"], str):
+        raise ValueError(f"release {name}: agent must be a version in quotes")
+    return Release(name=name, agent=entry["agent"], services=services)
+
+
+def _exchange(name: str, data: Mapping[str, Any]) -> Exchange:
+    pairs = {}
+    for pair, rules in data["pairs"].items():
+        base, separator, quote = pair.partition("-")
+        if not (base and separator and quote):
+            raise ValueError(f"pair {pair!r} is not BASE-QUOTE")
+        pairs[pair] = PairRules(
+            pair=pair,
+            base=base,
+            quote=quote,
+            tick=_positive(rules, "tick"),
+            lot=_positive(rules, "lot"),
+            min_amount=_positive(rules, "min_amount"),
+            min_notional=_positive(rules, "min_notional"),
+        )
+    return Exchange(
+        name=name,
+        taken=str(data["taken"]),
+        fee_pct=Decimal(str(data["fee_pct"])),
+        max_orders=_count(data, "max_orders"),
+        sandbox=bool(data.get("sandbox", False)),
+        rate_oracle=str(data.get("rate_oracle", "binance")),
+        pairs=pairs,
+    )
