@@ -20,9 +20,7 @@ ENVIRONMENT_VARIABLE = "HUMMINGFLEET_FLEET"
 FILE_SUFFIXES = (".tenants.yml", ".tenants.yaml")
 NODE_ID = re.compile(r"^[a-z][a-z0-9_]{0,31}$")
 # A group or host of that name means something to the inventory or to Ansible itself.
-RESERVED_NODE_IDS = frozenset(
-    {"all", "behind", "leads", "localhost", "nodes", "tenants", "ungrouped"}
-)
+RESERVED_NODE_IDS = frozenset({"all", "behind", "leads", "localhost", "nodes", "tenants", "ungrouped"})
 RESERVED_NODE_PREFIXES = ("node_", "plan_", "release_", "ring_", "state_", "tenant_")
 # How Ansible reaches a node. Anything else (and every password) belongs into group_vars, where Ansible Vault works.
 CONNECTION_VARIABLES = frozenset(
@@ -230,7 +228,9 @@ class _Reader:
             "sqlite:/// or postgresql://"
         )
         if not isinstance(value, str) or not value or "{{" in value or "\0" in value or "\n" in value:
-            self.refuse("/registry", "is not a path or URL" if isinstance(value, str) else f"is {value!r}", allowed, "registry")
+            self.refuse(
+                "/registry", "is not a path or URL" if isinstance(value, str) else f"is {value!r}", allowed, "registry"
+            )
             return ""
         scheme, separator, rest = value.partition("://")
         if not separator:
