@@ -41,7 +41,7 @@ BUSY_SECONDS = 30
 LEASE_POLL_SECONDS = 0.5
 # What the registry gives a tenant when it first stores it. Nobody changes these by submitting a document.
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
-SECRET_VERSIONS = {"postgres": 1, "redis": 1, "keystore": 1}
+SECRET_VERSIONS = {"postgres": 1, "redis": 1, "keystore": 1, "gateway": 1, "broker": 1}
 _ADVISORY_LOCK = 0x68756D6D  # "humm"
 _CHUNK = 500  # bound parameters per statement
 
