@@ -1,0 +1,151 @@
+# Copyright: (c) 2026, Hummingfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins do on the control node: decide which documents a node needs, and keep leases alive meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+from ansible_collections.hummingfleet.core.plugins.module_utils import render
+from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import load_catalogue
+from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import load_fleet
+from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import load_keyring
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, TenantRecord
+
+LEASE_TTL_SECONDS = 120.0
+LEASE_RENEW_SECONDS = 30.0
+
+
+class ControlError(HummingfleetError):
+    """A converge cannot go on for a reason of the control node."""
+
+
+def make_renderer(fleet_path: str | None, images: str | None) -> render.Renderer:
+    """The renderer for the installation that ``fleet_path`` describes; ``images`` is what the probe found."""
+    fleet = load_fleet(fleet_path)
+    return render.Renderer(
+        fleet=fleet,
+        catalogue=load_catalogue(fleet.catalogue),
+        keyring=load_keyring(fleet.keyring, root=fleet.root),
+        images=render.image_mode(fleet, images),
+    )
+
+
+def survey_request(renderer: render.Renderer, records: Mapping[str, TenantRecord]) -> dict[str, Any]:
+    """What a node is asked: the digest per tenant, and the images and agent versions that they need.
+
+    A document that cannot be read any more has the digest "unreadable", so its tenant counts as behind and fails there.
+    """
+    digests: dict[str, str] = {}
+    images: set[str] = set()
+    agents: set[str] = set()
+    for tenant, record in records.items():
+        if record.document["state"] == "terminated":
+            digests[tenant] = "absent"
+            continue
+        try:
+            digests[tenant] = render.desired_digest(record.document, renderer)
+            images |= render.images_of(record.document, renderer)
+            agents.add(renderer.release(record.document["release"]).agent)
+        except HummingfleetError:
+            digests[tenant] = "unreadable"
+    return {"digests": digests, "images": sorted(images), "agents": {version: {} for version in sorted(agents)}}
+
+
+def judge_survey(
+    records: Mapping[str, TenantRecord], answers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The node's answers, with what only the registry knows: revisions that are not recorded as applied."""
+    judged = {}
+    for tenant, record in records.items():
+        answer = dict(answers[tenant])
+        reasons = list(answer["reasons"])
+        terminated = record.document["state"] == "terminated"
+        if terminated:
+            gone = reasons == ["not deployed here yet"]
+            reasons = [] if gone else ["the tenant is terminated and its stack is still here"]
+        if record.applied_revision != record.revision:
+            reasons.append(f"revision {record.revision} is not applied yet (applied: {record.applied_revision})")
+        judged[tenant] = {**answer, "reasons": reasons, "behind": bool(reasons)}
+    return judged
+
+
+def agent_payload(renderer: render.Renderer, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The files of those agent versions, base64; only the version in this repository can be sent."""
+    wanted = sorted(set(versions))
+    if not wanted:
+        return {}
+    folder = renderer.fleet.root / "agent"
+    here = (folder / "VERSION").read_text().strip()
+    strange = [version for version in wanted if version != here]
+    if strange:
+        raise ControlError(
+            f"agent {', '.join(strange)} is neither on the node nor in this version of Hummingfleet (it has {here}); "
+            "give those tenants a release with that agent, or copy the agent's folder from another node"
+        )
+    return {here: {path: base64.b64encode(data).decode() for path, data in render.agent_files(folder).items()}}
+
+
+@contextmanager
+def kept_leases(registry: Registry, fences: Mapping[str, int]) -> Iterator[set[str]]:
+    """Renews the leases while the body works; the set names those that were lost on the way."""
+    lost: set[str] = set()
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(LEASE_RENEW_SECONDS):
+            try:
+                answers = registry.renew_leases(fences, ttl_seconds=LEASE_TTL_SECONDS)
+            except HummingfleetError:
+                continue
+            lost.update(tenant for tenant, lease in answers.items() if lease is None)
+
+    thread = threading.Thread(target=renew, name="lease-renewal", daemon=True)
+    if fences:
+        thread.start()
+    try:
+        yield lost
+    finally:
+        ended.set()
+        if fences:
+            thread.join()
+
+
+def render_all(
+    renderer: render.Renderer, records: Mapping[str, TenantRecord], fences: Mapping[str, int]
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]], dict[str, str]]:
+    """Stacks, their secrets by tenant, and by tenant why it could not be rendered."""
+    stacks: list[dict[str, Any]] = []
+    secrets: dict[str, dict[str, str]] = {}
+    failures: dict[str, str] = {}
+    for tenant, record in records.items():
+        try:
+            if record.document["state"] == "terminated":
+                stacks.append(render.removed_stack(record.document, fence=fences[tenant]))
+                continue
+            stack, secret = render.render_stack(
+                record.document, renderer, revision=record.revision, fence=fences[tenant]
+            )
+        except HummingfleetError as error:
+            failures[tenant] = str(error)
+            continue
+        stacks.append(stack)
+        secrets[tenant] = secret
+    return stacks, secrets, failures
+
+
+def failed(message: str, *, changed: bool = False) -> dict[str, Any]:
+    """A tenant's result that says only why it failed."""
+    return {"failed": True, "changed": changed, "changes": [], "diff": [], "message": message}
+
+
+def behind_of(survey: Mapping[str, Any], tenants: Sequence[str]) -> list[str]:
+    """The tenants that are behind, in the order given."""
+    answers = survey["tenants"]
+    return [tenant for tenant in tenants if answers[tenant]["behind"]]

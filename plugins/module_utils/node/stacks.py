@@ -1,0 +1,788 @@
+# Copyright: (c) 2026, Hummingfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bringing the stacks of one node to their desired state: who is behind, what differs, and the safe order of changes.
+
+A stack arrives as plain data (see ``module_utils/render.py``). What was applied is kept beside it in ``state.json``, so
+that the everyday question, "who is behind?", reads one small file per tenant and one list of containers. The deep
+question compares every file and every container with what was applied.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable
+
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine, DockerError
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.files import (
+    digest,
+    directory_is,
+    ensure_directory,
+    file_facts,
+    read_json,
+    write_file,
+)
+
+LABEL_TENANT = "hummingfleet.tenant"
+LABEL_SERVICE = "hummingfleet.service"
+LABEL_SPEC = "hummingfleet.spec"
+STATE_FILE = "state.json"
+GRACE_SECONDS = 60
+SETTLE_TIMEOUT_SECONDS = 120
+HEARTBEAT_MAX_AGE_SECONDS = 15
+LOCK_WAIT_SECONDS = 10
+DIFF_MAX_CHARACTERS = 65_536
+
+
+class StackError(Exception):
+    """One tenant's stack could not be brought to its desired state; the text says what and where."""
+
+
+def tenants_dir(base_dir: str) -> Path:
+    """Where the stacks of a node are kept."""
+    return Path(base_dir) / "tenants"
+
+
+# -- what is there ---------------------------------------------------------------------------------------------------
+
+
+def container_facts(engine: DockerEngine, label: str = LABEL_TENANT) -> dict[str, dict[str, dict[str, Any]]]:
+    """Containers by tenant and service: name, state, status, spec, image id; one request, whatever the number."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for container in engine.containers([label]):
+        labels = container.get("Labels") or {}
+        if str(labels.get("com.docker.compose.oneoff", "")).lower() == "true":
+            continue
+        found.setdefault(labels.get(LABEL_TENANT, ""), {})[labels.get(LABEL_SERVICE, "")] = {
+            "id": container["Id"],
+            "name": container["Names"][0].lstrip("/"),
+            "state": container["State"],
+            "status": container["Status"],
+            "spec": labels.get(LABEL_SPEC, ""),
+            "image_id": container["ImageID"],
+            "created": container["Created"],
+        }
+    return found
+
+
+def inspect_digest(facts: dict[str, Any]) -> str:
+    """What an edit by hand would change in a container: its configuration, not its state."""
+    kept = {key: facts.get(key) for key in ("Config", "HostConfig", "Image", "Mounts", "Name", "Path", "Args")}
+    kept["Mounts"] = sorted(kept["Mounts"] or [], key=lambda mount: mount.get("Destination", ""))
+    networks = (facts.get("NetworkSettings") or {}).get("Networks") or {}
+    kept["Networks"] = {name: sorted(set(net.get("Aliases") or [])) for name, net in networks.items()}
+    short_id = facts.get("Id", "")[:12]
+    return digest(json.dumps(kept, sort_keys=True).replace(short_id, "").encode())
+
+
+def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> dict[str, Any]:
+    """What a bot says of itself and what its container does: the live state people and programs are shown."""
+    heartbeat = read_json(bot_dir / "data" / "heartbeat.json") or {}
+    lifecycle = read_json(bot_dir / "data" / "lifecycle.json") or {}
+    at = heartbeat.get("at")
+    age = now - at if isinstance(at, (int, float)) and not isinstance(at, bool) else None
+    running = bool(container and container["state"] == "running")
+    fresh = running and age is not None and age <= HEARTBEAT_MAX_AGE_SECONDS
+    if running:
+        state = _running_state(heartbeat) if fresh else "starting"
+    elif container is None and not lifecycle:
+        state = "absent"
+    elif lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True:
+        state = "stopped"
+    elif lifecycle:
+        state = "unclean"
+    else:
+        state = "stopped"
+    facts: dict[str, Any] = {
+        "state": state,
+        "container": container["status"] if container else None,
+        "heartbeat_age_seconds": round(age, 1) if age is not None else None,
+        "verified": lifecycle.get("verified"),
+    }
+    for key in ("position", "open_orders", "fills", "halted", "engine_version", "agent_version", "connectors", "pid"):
+        facts[key] = heartbeat.get(key)
+    facts["config_digest"] = heartbeat.get("config_digest")
+    if not running and lifecycle:
+        facts["open_orders"] = lifecycle.get("open_orders")
+    return facts
+
+
+def _running_state(heartbeat: dict[str, Any]) -> str:
+    phase = heartbeat.get("phase")
+    if heartbeat.get("halted"):
+        return "halted"
+    if phase == "trading":
+        connectors = heartbeat.get("connectors")
+        ready = isinstance(connectors, dict) and bool(connectors) and all(v is True for v in connectors.values())
+        return "running" if heartbeat.get("strategy_running") is True and ready else "starting"
+    return phase if phase in ("starting", "settling", "stopping", "halted") else "starting"
+
+
+# -- who is behind ---------------------------------------------------------------------------------------------------
+
+
+def survey_tenant(
+    base_dir: str,
+    tenant: str,
+    wanted_digest: str,
+    containers: dict[str, dict[str, Any]],
+    now: float,
+    deep: Callable[[Path, dict[str, Any], dict[str, dict[str, Any]]], list[str]] | None = None,
+) -> dict[str, Any]:
+    """Whether one tenant is behind ``wanted_digest``, why, and what its bots do."""
+    directory = tenants_dir(base_dir) / tenant
+    state = read_json(directory / STATE_FILE, limit=4_194_304)
+    reasons: list[str] = []
+    if state is None:
+        reasons.append("not deployed here yet")
+        state = {}
+    elif state.get("digest") != wanted_digest:
+        reasons.append("the desired state has changed")
+    services: dict[str, dict[str, Any]] = state.get("services", {})
+    for name, service in services.items():
+        container = containers.get(name)
+        if service["running"]:
+            if container is None:
+                reasons.append(f"container {service['container']} is missing")
+            elif container["state"] != "running":
+                reasons.append(f"container {container['name']} is {container['state']}")
+            elif container["spec"] != service["spec"]:
+                reasons.append(f"container {container['name']} runs another specification")
+        elif container is not None and container["state"] in ("running", "restarting", "paused"):
+            reasons.append(f"container {container['name']} should be stopped and is {container['state']}")
+    reasons += [f"container {c['name']} is not expected" for name, c in containers.items() if name not in services]
+    bots = {}
+    for bot in state.get("bots", []):
+        facts = bot_facts(directory / "bots" / bot["id"], containers.get(bot["service"]), now)
+        bots[bot["id"]] = facts
+        if bot["state"] != "running" and facts["state"] == "unclean":
+            reasons.append(f"bot {bot['id']} died and its orders are not checked yet")
+    if deep is not None and state:
+        reasons += deep(directory, state, containers)
+    return {"behind": bool(reasons), "reasons": reasons, "bots": bots, "revision": state.get("revision")}
+
+
+def deep_check(
+    engine: DockerEngine, directory: Path, state: dict[str, Any], containers: dict[str, dict[str, Any]]
+) -> list[str]:
+    """What differs from what was applied: files, modes, owners, moved image tags, containers edited by hand."""
+    reasons = []
+    uid = state.get("uid", 0)
+    if not directory_is(directory, "0750", 0, uid):
+        reasons.append("the stack's folder has another mode or owner")
+    for relative, wanted in state.get("directories", {}).items():
+        if not directory_is(directory / relative, wanted["mode"], wanted["uid"], wanted["gid"]):
+            reasons.append(f"folder {relative} is missing or has another mode or owner")
+    for relative, wanted in state.get("files", {}).items():
+        facts = file_facts(directory / relative)
+        if facts is None:
+            reasons.append(f"file {relative} is missing")
+        elif facts["sha256"] != wanted["sha256"]:
+            reasons.append(f"file {relative} was edited")
+        elif facts != wanted:
+            reasons.append(f"file {relative} has another mode or owner")
+    reasons += [f"container {c['name']} was altered" for c in altered_containers(engine, state, containers)]
+    return reasons
+
+
+def altered_containers(
+    engine: DockerEngine, state: dict[str, Any], containers: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The containers whose configuration, or whose tag's image, is not what was applied."""
+    found = []
+    for name, service in state.get("services", {}).items():
+        container = containers.get(name)
+        if container is None or not service["running"] or container["state"] != "running":
+            continue
+        facts = engine.inspect(container["id"])
+        moved = engine.image_id(service["image"]) != container["image_id"]
+        if facts is None or moved or inspect_digest(facts) != service.get("inspect"):
+            found.append(container)
+    return found
+
+
+# -- one tenant ------------------------------------------------------------------------------------------------------
+
+
+class Stack:
+    """One tenant's stack on this node; ``present`` and ``absent`` bring it there and say what they changed."""
+
+    def __init__(
+        self,
+        engine: DockerEngine,
+        base_dir: str,
+        stack: dict[str, Any],
+        secrets: dict[str, str],
+        containers: dict[str, dict[str, Any]],
+        *,
+        check: bool,
+        deep: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.base_dir = base_dir
+        self.stack = stack
+        self.secrets = secrets
+        self.containers = containers
+        self.check = check
+        self.deep = deep
+        self.tenant: str = stack["tenant"]
+        self.directory = tenants_dir(base_dir) / self.tenant
+        self.changes: list[str] = []
+        self.diffs: list[dict[str, str]] = []
+
+    # - present -
+
+    def present(self) -> dict[str, Any]:
+        """Files, network, containers; raises StackError, DockerError or OSError, with ``changes`` made so far kept."""
+        if self.check:
+            self._apply(read_json(self.directory / STATE_FILE, limit=4_194_304) or {})
+        else:
+            ensure_directory(self.directory, "0750", 0, self.stack["gid"])
+            with self._locked() as state:
+                self._apply(state)
+        return {"changed": bool(self.changes), "changes": self.changes, "diff": self.diffs}
+
+    def _apply(self, state: dict[str, Any]) -> None:
+        stack = self.stack
+        services: dict[str, dict[str, Any]] = stack["services"]
+        new_directories, new_files, obsolete = self._file_changes(state)
+        altered = {c["name"] for c in altered_containers(self.engine, state, self.containers)} if self.deep else set()
+        network = self.engine.network(stack["network"]["name"])
+
+        starts, replaces, stops, removes = [], [], [], []
+        for name, service in services.items():
+            container = self.containers.get(name)
+            if service["running"]:
+                if container is None:
+                    starts.append(name)
+                elif container["spec"] != service["spec"] or container["name"] in altered:
+                    replaces.append(name)
+                elif container["state"] != "running":
+                    starts.append(name)
+            elif container is not None and container["state"] in ("running", "restarting", "paused"):
+                stops.append(name)
+        removes = [name for name in self.containers if name not in services]
+
+        known_bots = {bot["service"]: bot for bot in [*state.get("bots", []), *stack["bots"]]}
+        leaving = [bot for bot in state.get("bots", []) if bot["id"] not in {b["id"] for b in stack["bots"]}]
+        bots_to_stop = [name for name in [*replaces, *stops, *removes] if name in known_bots]
+
+        # A bot's orders come off the book before anything of it changes, with the configuration it ran with.
+        for name in bots_to_stop:
+            self._note(f"stop {self.containers[name]['name']}")
+        failed_bots: dict[str, str] = {}
+        if bots_to_stop and not self.check:
+            with ThreadPoolExecutor(len(bots_to_stop)) as pool:
+                list(pool.map(lambda name: self.engine.stop(self.containers[name]["id"], GRACE_SECONDS), bots_to_stop))
+        to_settle = [
+            bot
+            for service, bot in known_bots.items()
+            if self._needs_settling(bot, service, services, leaving, bots_to_stop)
+        ]
+        for bot in to_settle:
+            self._note(f"settle bot {bot['id']}: cancel what a dead process left on the exchange")
+            if not self.check:
+                problem = self._run_agent(bot, "settle")
+                if problem:
+                    failed_bots[bot["id"]] = problem
+
+        for path in new_directories:
+            self._note(f"folder {path['path']}")
+            if not self.check:
+                ensure_directory(self.directory / path["path"], path["mode"], path["uid"], path["gid"])
+        for file, before in new_files:
+            self._note(f"file {file['path']}")
+            self._note_diff(file, before)
+            if not self.check:
+                content = self._content(file)
+                write_file(self.directory / file["path"], content, file["mode"], file["uid"], file["gid"])
+
+        # Credentials may have been replaced because the old ones were revoked: what could not be settled with the old
+        # configuration is tried once with the new one.
+        for bot_id in list(failed_bots):
+            bot = next((b for b in stack["bots"] if b["id"] == bot_id), None)
+            if bot is not None and not self._run_agent(bot, "settle"):
+                del failed_bots[bot_id]
+        if failed_bots:
+            raise StackError(
+                "; ".join(
+                    f"bot {bot} is unclean and its orders could not be checked: {why}"
+                    for bot, why in failed_bots.items()
+                )
+                + ". It was not started again; converge once more when the exchange answers"
+            )
+
+        for name in stops:
+            if name not in bots_to_stop:
+                self._note(f"stop {self.containers[name]['name']}")
+                if not self.check:
+                    self.engine.stop(self.containers[name]["id"], GRACE_SECONDS)
+        for name in removes:
+            self._note(f"remove container {self.containers[name]['name']}")
+            if not self.check:
+                self.engine.remove(self.containers[name]["id"])
+        self._network(network)
+        for name in replaces:
+            self._note(f"replace container {services[name]['container']}")
+            if not self.check and name in altered:
+                self.engine.remove(self.containers[name]["id"])
+        for name in starts:
+            self._note(f"start container {services[name]['container']}")
+        for bot in leaving:
+            self._note(f"put away the data of bot {bot['id']}")
+            if not self.check:
+                self._put_away(bot["id"])
+        for relative in obsolete:
+            if not any(relative.startswith(f"bots/{bot['id']}/") for bot in leaving):
+                self._note(f"remove file {relative}")
+                if not self.check:
+                    (self.directory / relative).unlink(missing_ok=True)
+        if (starts or replaces) and not self.check:
+            self._compose("up", "--detach", "--no-build", "--pull", "never", "--quiet-pull")
+        for bot in stack["bots"]:
+            if bot["state"] == "liquidated" and self._position(bot["id"]):
+                self._note(f"liquidate bot {bot['id']}: sell its position at market")
+                if not self.check:
+                    problem = self._run_agent(bot, "liquidate")
+                    if problem:
+                        raise StackError(f"bot {bot['id']} could not be liquidated: {problem}")
+        if not self.check:
+            self._remember(state)
+
+    def _needs_settling(
+        self,
+        bot: dict[str, Any],
+        service: str,
+        services: dict[str, dict[str, Any]],
+        leaving: list[dict[str, Any]],
+        stopped: list[str],
+    ) -> bool:
+        """A bot that does not run any more and whose record does not say that its book is clean.
+
+        One that is about to start again settles by itself, before it trades.
+        """
+        lifecycle = read_json(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
+        if lifecycle is None:
+            return False
+        container = self.containers.get(service)
+        runs = container is not None and container["state"] in ("running", "restarting", "paused")
+        wanted = bool(services.get(service, {}).get("running")) and bot not in leaving
+        if wanted and service not in stopped:
+            return False
+        if self.check:
+            return not runs and lifecycle.get("clean") is not True
+        if runs and service not in stopped:
+            return False
+        return not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True)
+
+    def _position(self, bot_id: str) -> bool:
+        lifecycle = read_json(self.directory / "bots" / bot_id / "data" / "lifecycle.json") or {}
+        try:
+            return float(lifecycle.get("position_base") or 0) != 0
+        except (TypeError, ValueError):
+            return True
+
+    def _run_agent(self, bot: dict[str, Any], mode: str) -> str | None:
+        """Runs the agent once in the bot's own surroundings; the problem in words, or None."""
+        command = ["run", "--rm", "--no-deps", "-T", bot["service"], *bot["command"], mode]
+        try:
+            self._compose(*command, timeout=SETTLE_TIMEOUT_SECONDS + GRACE_SECONDS)
+        except StackError as error:
+            return str(error)
+        lifecycle = read_json(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json") or {}
+        if lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True:
+            return None
+        return f"{mode} ended, but its record does not say that no order is left"
+
+    def _put_away(self, bot_id: str) -> None:
+        source = self.directory / "bots" / bot_id
+        if not source.is_dir() or source.is_symlink():
+            return
+        target = self.directory / "removed"
+        ensure_directory(target, "0700", 0, 0)
+        shutil.rmtree(source / "config", ignore_errors=True)
+        source.rename(target / f"{bot_id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{time.time_ns() % 10**6:06d}")
+
+    # - absent -
+
+    def absent(self, *, keep_data: bool, force: bool) -> dict[str, Any]:
+        """Stops the bots in the safe order, then removes containers, network and folder."""
+        network = self.engine.network(self.stack["network"]["name"]) if self.stack.get("network") else None
+        here = self.directory.is_dir()
+        if not here and not self.containers and network is None:
+            return {"changed": False, "changes": [], "diff": []}
+        if self.check:
+            self._note("remove the stack")
+        else:
+            ensure_directory(self.directory, "0750", 0, self.stack.get("gid", 0))
+            with self._locked() as state:
+                self._remove(state, force)
+            self._delete_folder(keep_data)
+        return {"changed": True, "changes": self.changes, "diff": self.diffs}
+
+    def _remove(self, state: dict[str, Any], force: bool) -> None:
+        bots = {bot["service"]: bot for bot in state.get("bots", [])}
+        running = [n for n in bots if n in self.containers and self.containers[n]["state"] != "exited"]
+        if running:
+            with ThreadPoolExecutor(len(running)) as pool:
+                list(pool.map(lambda name: self.engine.stop(self.containers[name]["id"], GRACE_SECONDS), running))
+        problems = []
+        for bot in bots.values():
+            lifecycle = read_json(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
+            if lifecycle is not None and not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True):
+                problem = self._run_agent(bot, "settle")
+                if problem:
+                    problems.append(f"bot {bot['id']} is unclean: {problem}")
+        if problems and not force:
+            raise StackError("; ".join(problems) + ". The stack was kept; remove it with force to give its orders up")
+        for container in self.containers.values():
+            self._note(f"remove container {container['name']}")
+            self.engine.remove(container["id"])
+        name = f"hf-{self.tenant}"
+        found = self.engine.network(name)
+        if found is not None:
+            for attached in (found.get("Containers") or {}).values():
+                self.engine.disconnect(name, attached["Name"])
+            self._note(f"remove network {name}")
+            self.engine.remove_network(name)
+
+    def _delete_folder(self, keep_data: bool) -> None:
+        self._note("remove the stack's folder")
+        if keep_data:
+            target = Path(self.base_dir) / "removed"
+            ensure_directory(target, "0700", 0, 0)
+            self.directory.rename(target / f"{self.tenant}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        else:
+            shutil.rmtree(self.directory)
+
+    # - parts -
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[dict[str, Any]]:
+        """The tenant's state, under its lock, with this run's fencing number checked and written first."""
+        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            deadline = time.monotonic() + LOCK_WAIT_SECONDS
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise StackError("another run is changing this stack on the node; converge again later") from None
+                    time.sleep(0.1)
+            fence_path = self.directory / "fence.json"
+            known = (read_json(fence_path) or {}).get("fence", 0)
+            if self.stack["fence"] < known:
+                raise StackError(
+                    f"this run lost its lease (its number is {self.stack['fence']}, run {known} has taken over); "
+                    "it wrote nothing"
+                )
+            if self.stack["fence"] > known:
+                write_file(fence_path, json.dumps({"fence": self.stack["fence"]}).encode(), "0600", 0, 0)
+            yield read_json(self.directory / STATE_FILE, limit=4_194_304) or {}
+        finally:
+            os.close(descriptor)
+
+    def _content(self, file: dict[str, Any]) -> bytes:
+        text = self.secrets[file["path"]] if file["secret"] else file["content"]
+        return str(text).encode()
+
+    def _file_changes(
+        self, state: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], dict[str, object] | None]], list[str]]:
+        directories = [
+            d
+            for d in self.stack["directories"]
+            if not directory_is(self.directory / d["path"], d["mode"], d["uid"], d["gid"])
+        ]
+        files = []
+        for file in self.stack["files"]:
+            before = file_facts(self.directory / file["path"])
+            wanted = {
+                "sha256": digest(self._content(file)),
+                "mode": file["mode"],
+                "uid": file["uid"],
+                "gid": file["gid"],
+            }
+            if before != wanted:
+                files.append((file, before))
+        wanted_paths = {file["path"] for file in self.stack["files"]}
+        obsolete = [path for path in state.get("files", {}) if path not in wanted_paths]
+        return directories, files, obsolete
+
+    def _note(self, change: str) -> None:
+        self.changes.append(change)
+
+    def _note_diff(self, file: dict[str, Any], before: dict[str, object] | None) -> None:
+        header = f"{self.tenant}/{file['path']}"
+        if file["secret"]:
+            old, new = ("(a secret)\n" if before else "", "(a secret, not shown)\n")
+        else:
+            old = ""
+            if before is not None:
+                with contextlib.suppress(OSError):
+                    old = (self.directory / file["path"]).read_text(errors="replace")
+            new = str(file["content"])
+        facts = "" if before is None else f" mode={before['mode']} owner={before['uid']}:{before['gid']}"
+        self.diffs.append(
+            {
+                "before_header": header + facts,
+                "after_header": f"{header} mode={file['mode']} owner={file['uid']}:{file['gid']}",
+                "before": old[:DIFF_MAX_CHARACTERS],
+                "after": new[:DIFF_MAX_CHARACTERS],
+            }
+        )
+
+    def _network(self, network: dict[str, Any] | None) -> None:
+        wanted = self.stack["network"]
+        labels = {LABEL_TENANT: self.tenant}
+        if network is not None:
+            subnet = [c.get("Subnet") for c in (network.get("IPAM") or {}).get("Config") or []]
+            if subnet != [wanted["subnet"]] or bool(network.get("Internal")) != wanted["internal"]:
+                raise StackError(
+                    f"network {wanted['name']} exists with another subnet or kind ({subnet}, internal: "
+                    f"{network.get('Internal')}); remove the tenant's stack first, or the network if it is not ours"
+                )
+        else:
+            self._note(f"network {wanted['name']} {wanted['subnet']}")
+            if not self.check:
+                self.engine.create_network(
+                    wanted["name"], wanted["subnet"], wanted["gateway"], wanted["internal"], labels
+                )
+        attached = {c["Name"] for c in ((network or {}).get("Containers") or {}).values()}
+        for guest in wanted["attach"]:
+            if guest["container"] in attached:
+                continue
+            self._note(f"attach {guest['container']} to {wanted['name']}")
+            if not self.check:
+                self.engine.connect(wanted["name"], guest["container"], guest["aliases"], guest["address"])
+
+    def _compose(self, *arguments: str, timeout: float = 600) -> str:
+        command = ["docker", "compose", "--project-directory", str(self.directory), *arguments]
+        environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+        environment.setdefault("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        # Debian's client is the one that was set up for this engine; another one found first in PATH may not fit.
+        environment["PATH"] = "/usr/bin:" + environment["PATH"]
+        try:
+            done = subprocess.run(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, env=environment,
+                check=False, cwd=self.directory,
+            )
+        except FileNotFoundError:
+            raise StackError("docker is not installed on this node; run the playbook prepare_nodes") from None
+        except subprocess.TimeoutExpired:
+            raise StackError(f"docker compose {arguments[0]} took longer than {timeout:.0f} s") from None
+        if done.returncode != 0:
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise StackError(
+                f"docker compose {arguments[0]} ended with exit code {done.returncode}: "
+                + (" / ".join(lines[-4:])[:600] or "no output")
+            )
+        return done.stdout
+
+    def _remember(self, before: dict[str, Any]) -> None:
+        """Writes what was applied, last: a run that ends earlier leaves the tenant behind."""
+        stack = self.stack
+        containers = container_facts(self.engine, f"{LABEL_TENANT}={self.tenant}").get(self.tenant, {})
+        services = {}
+        for name, service in stack["services"].items():
+            facts = self.engine.inspect(containers[name]["id"]) if name in containers else None
+            services[name] = {
+                "container": service["container"],
+                "spec": service["spec"],
+                "running": service["running"],
+                "image": service["image"],
+                "inspect": inspect_digest(facts) if facts else None,
+            }
+        state = {
+            "digest": stack["digest"],
+            "revision": stack["revision"],
+            "uid": stack["gid"],
+            "services": services,
+            "bots": stack["bots"],
+            "directories": {d["path"]: {k: d[k] for k in ("mode", "uid", "gid")} for d in stack["directories"]},
+            "files": {
+                f["path"]: {"sha256": digest(self._content(f)), "mode": f["mode"], "uid": f["uid"], "gid": f["gid"]}
+                for f in stack["files"]
+            },
+        }
+        if state != before:
+            write_file(self.directory / STATE_FILE, json.dumps(state, sort_keys=True).encode(), "0600", 0, 0)
+
+
+# -- health ----------------------------------------------------------------------------------------------------------
+
+
+def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[str, Any]], now: float) -> list[str]:
+    """What is not yet as desired, in words; empty when the stack is healthy."""
+    problems = []
+    for name, service in stack["services"].items():
+        container = containers.get(name)
+        if not service["running"]:
+            continue
+        if container is None:
+            problems.append(f"container {service['container']} is missing")
+        elif container["state"] != "running":
+            problems.append(f"container {service['container']} is {container['state']} ({container['status']})")
+    for bot in stack["bots"]:
+        if not stack["services"][bot["service"]]["running"]:
+            continue
+        facts = bot_facts(tenants_dir(base_dir) / stack["tenant"] / "bots" / bot["id"], containers.get(bot["service"]), now)
+        container = containers.get(bot["service"])
+        age = facts["heartbeat_age_seconds"]
+        if container is not None and age is not None and now - age < container["created"]:
+            problems.append(f"bot {bot['id']} has not reported since its container was made")
+        elif facts["state"] not in ("running", "halted"):
+            problems.append(f"bot {bot['id']} is {facts['state']}")
+        elif bot["live_digest"] and facts["config_digest"] != bot["live_digest"] and facts["state"] != "halted":
+            problems.append(f"bot {bot['id']} has not taken over its new configuration yet")
+    return problems
+
+
+def wait_healthy(
+    engine: DockerEngine,
+    base_dir: str,
+    stacks: list[dict[str, Any]],
+    timeout_seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> dict[str, list[str]]:
+    """Waits for all stacks at once; by tenant, what is still wrong when the time is over."""
+    deadline = clock() + timeout_seconds
+    waiting = {stack["tenant"]: stack for stack in stacks}
+    problems: dict[str, list[str]] = {}
+    while waiting:
+        containers = container_facts(engine)
+        now = time.time()
+        problems = {
+            tenant: found
+            for tenant, stack in waiting.items()
+            if (found := unhealthy(stack, base_dir, containers.get(tenant, {}), now))
+        }
+        waiting = {tenant: stack for tenant, stack in waiting.items() if tenant in problems}
+        if not waiting or clock() >= deadline:
+            break
+        pause(0.25)
+    return problems
+
+
+# -- one node --------------------------------------------------------------------------------------------------------
+
+
+def survey(
+    engine: DockerEngine,
+    base_dir: str,
+    digests: dict[str, str],
+    *,
+    images: list[str],
+    agents: list[str],
+    deep: bool,
+) -> dict[str, Any]:
+    """The node's answer to "who is behind?": per tenant the reasons, and what the node lacks for everybody."""
+    containers = container_facts(engine)
+    now = time.time()
+
+    def check(directory: Path, state: dict[str, Any], found: dict[str, dict[str, Any]]) -> list[str]:
+        return deep_check(engine, directory, state, found)
+
+    tenants = {
+        tenant: survey_tenant(base_dir, tenant, wanted, containers.get(tenant, {}), now, check if deep else None)
+        for tenant, wanted in digests.items()
+    }
+    return {
+        "tenants": tenants,
+        "missing_images": [image for image in images if engine.image_id(image) is None],
+        "missing_agents": [version for version in agents if not (Path(base_dir) / "agent" / version / "VERSION").is_file()],
+    }
+
+
+def install_agents(base_dir: str, agents: dict[str, dict[str, str]], check: bool) -> list[str]:
+    """Puts agent versions (relative path → base64 content) on the node; the versions that were new."""
+    made = []
+    for version, contents in agents.items():
+        target = Path(base_dir) / "agent" / version
+        if (target / "VERSION").is_file():
+            continue
+        made.append(version)
+        if check:
+            continue
+        building = target.with_name(f".{version}.new")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(mode=0o755, parents=True)
+        for relative, content in sorted(contents.items()):
+            path = building / relative
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_file(path, base64.b64decode(content), "0644", 0, 0)
+        building.rename(target)
+    return made
+
+
+def apply(
+    engine: DockerEngine,
+    base_dir: str,
+    stacks: list[dict[str, Any]],
+    secrets: dict[str, dict[str, str]],
+    *,
+    agents: dict[str, dict[str, str]],
+    parallel: int,
+    health_timeout_seconds: float,
+    keep_data: bool,
+    force: bool,
+    deep: bool,
+    check: bool,
+) -> dict[str, Any]:
+    """Brings the given stacks up or down, several at a time; each has a result of its own."""
+    ensured = install_agents(base_dir, agents, check)
+    containers = container_facts(engine)
+
+    def one(stack: dict[str, Any]) -> dict[str, Any]:
+        tenant = stack["tenant"]
+        worker = Stack(
+            engine, base_dir, stack, secrets.get(tenant, {}), containers.get(tenant, {}), check=check, deep=deep
+        )
+        try:
+            if stack["state"] == "absent":
+                return worker.absent(keep_data=keep_data, force=force)
+            return worker.present()
+        except (StackError, DockerError, OSError) as error:
+            return {
+                "changed": bool(worker.changes),
+                "changes": worker.changes,
+                "diff": worker.diffs,
+                "failed": True,
+                "message": str(error),
+            }
+
+    with ThreadPoolExecutor(max(1, parallel)) as pool:
+        results = dict(zip([stack["tenant"] for stack in stacks], pool.map(one, stacks)))
+    if not check:
+        up = [s for s in stacks if s["state"] == "present" and not results[s["tenant"]].get("failed")]
+        for tenant, problems in wait_healthy(engine, base_dir, up, health_timeout_seconds).items():
+            results[tenant].update(
+                failed=True,
+                message=f"not healthy after {health_timeout_seconds:.0f} s: " + "; ".join(problems),
+            )
+        facts = container_facts(engine)
+        now = time.time()
+        for stack in up:
+            tenant = stack["tenant"]
+            results[tenant]["bots"] = {
+                bot["id"]: bot_facts(
+                    tenants_dir(base_dir) / tenant / "bots" / bot["id"],
+                    facts.get(tenant, {}).get(bot["service"]),
+                    now,
+                )
+                for bot in stack["bots"]
+            }
+    return {"tenants": results, "installed_agents": ensured}
