@@ -308,10 +308,10 @@ def _settings(connection: Mapping[str, Any], connector: Connector, where: str) -
     if not isinstance(settings, Mapping):
         raise CredentialError(f"{where}: `settings` must map setting names to values.")
     result: dict[str, str] = {}
-    allowed = ", ".join(field.name for field in connector.settings) or "none"
+    allowed = ", ".join(field.name for field in connector.settings if field.type != "object") or "none"
     for name, value in settings.items():
         field = connector.find_field(name) if isinstance(name, str) else None
-        if field is None or field.encrypted:
+        if field is None or field.encrypted or field.type == "object":
             shown = f"`settings.{name}`" if isinstance(name, str) and _NAME.match(name) else "a setting"
             raise CredentialError(f"{where}: {shown} is not expected; settings of {connector.name}: {allowed}.")
         if not isinstance(value, str | int) or (isinstance(value, str) and (not value or not value.isprintable())):

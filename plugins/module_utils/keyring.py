@@ -175,8 +175,8 @@ def _read_guarded(path: Path, what: str) -> bytes:
         raise KeyRingError(f"{what} {path} does not exist; name the right path, or create it.") from None
     except OSError as error:
         raise KeyRingError(f"{what} {path} cannot be opened: {error.strerror}.") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(stream.fileno())  # of the opened file: nobody can swap it between check and read
+    try:
+        status = os.fstat(descriptor)  # of the opened file: nobody can swap it between check and read
         if not stat.S_ISREG(status.st_mode):
             raise KeyRingError(f"{what} {path} is not a regular file.")
         mode = stat.S_IMODE(status.st_mode)
@@ -187,7 +187,10 @@ def _read_guarded(path: Path, what: str) -> bytes:
                 f"{what} {path} belongs to uid {status.st_uid}; it must belong to root or to uid {os.geteuid()}, "
                 "who runs this."
             )
-        content = stream.read(_MAX_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(_MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > _MAX_BYTES:
         raise KeyRingError(f"{what} {path} is larger than {_MAX_BYTES // 1024} KiB; this is not the right file.")
     return content
