@@ -1,0 +1,16 @@
+# Copyright: (c) 2026, Hummingfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The strategy templates by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import Strategy
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.grid import Grid
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.pure_market_making import PureMarketMaking
+
+TEMPLATES: Final[Mapping[str, Strategy]] = {strategy.name: strategy for strategy in (Grid(), PureMarketMaking())}
+"""Every strategy template a document may name."""
