@@ -18,6 +18,8 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Hu
 TENANT_PREFIX = 27
 # Counted down from the last address. New services go to the end of the list: an address never changes its meaning.
 SHARED_SERVICES = ("sandbox", "broker", "edge", "monitoring")
+# What is left for a tenant's own containers: network, broadcast and gateway address are taken too.
+CONTAINERS = (1 << (32 - TENANT_PREFIX)) - 3 - len(SHARED_SERVICES)
 
 
 class AddressError(HummingfleetError):
@@ -66,6 +68,15 @@ def check_subnet(subnet: str, pool: IPv4Network) -> None:
     if network.prefixlen != TENANT_PREFIX or not network.subnet_of(pool) or network == reserved:
         raise AddressError(
             f"the subnet {subnet} is not a tenant's: a /{TENANT_PREFIX} inside {pool} other than {reserved} is"
+        )
+
+
+def check_containers(number: int) -> None:
+    """Nothing, if a tenant's network has addresses for ``number`` containers; raises AddressError if not."""
+    if number > CONTAINERS:
+        raise AddressError(
+            f"the tenant would have {number} containers, but a /{TENANT_PREFIX} has {CONTAINERS} addresses for them; "
+            "remove bots"
         )
 
 

@@ -42,6 +42,7 @@ LEASE_POLL_SECONDS = 0.5
 # What the registry gives a tenant when it first stores it. Nobody changes these by submitting a document.
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
 SECRET_VERSIONS = {"postgres": 1, "redis": 1, "keystore": 1, "gateway": 1, "broker": 1}
+SERVICE_CONTAINERS = 4  # postgres, redis, gateway, dashboard: each may be switched on any time
 _ADVISORY_LOCK = 0x68756D6D  # "humm"
 _CHUNK = 500  # bound parameters per statement
 
@@ -615,6 +616,7 @@ class Registry:
                 raise DocumentError([Fault("/tenant", "cannot change", allowed, "tenant_changed")])
             if plain == stored:
                 return Submission(_record(row), False)
+        addresses.check_containers(len(document.bots) + SERVICE_CONTAINERS)
         memory = catalogue.plans[document.plan].memory_mib(document)
         if row is not None:
             self._check_growth(connection, row, document, memory, fleet, catalogue)
