@@ -9,6 +9,7 @@ anything; ``render_stack`` does the work, for the tenants that are behind.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import hmac
@@ -32,7 +33,11 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Hu
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Fleet
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import KeyRing
 from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import engine_keystore
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import bot_files
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import (
+    BotContext,
+    engine_client_config,
+)
 
 SANDBOX_CONTAINER = "hf-sandbox"
 SANDBOX_NAMES = ("api.binance.com", "stream.binance.com", "ws-api.binance.com")
@@ -299,7 +304,10 @@ class _Builder:
         password = document_password(self.renderer.keyring, self.data, "keystore")
         fields = decrypt_connection(connection, tenant, self.renderer.keyring, self.renderer.catalogue.connectors)
         keystore = engine_keystore(password, connector, fields, self.renderer.fleet.kdf_iterations)
-        made = bot_files(self.document, bot, self.renderer.catalogue)
+        template = TEMPLATES[bot.strategy_template]
+        context = self._context(bot, connector.name)
+        strategy_files = template.engine_files(context)
+        live_path = f"controllers/{bot.id}.yml"
 
         for path, mode, owner in (
             (home, "0750", 0),
@@ -308,13 +316,13 @@ class _Builder:
             (f"{home}/logs", "0700", self.uid),
         ):
             self._directory(path, mode, owner=owner)
-        folders = sorted({str(Path(path).parent) for path in (*keystore, *made.files)} - {"."})
+        folders = sorted({str(Path(path).parent) for path in (*keystore, *strategy_files)} - {"."})
         for folder in folders:
             self._directory(f"{home}/config/{folder}", "0750", owner=0)
         self._secret("secrets/keystore_password", password)
         inputs = ["secrets/keystore_password"]
         for relative, text in keystore.items():
-            path = f"{home}/config/{relative.removeprefix('conf/').replace('.password_verification', 'password_verification')}"
+            path = f"{home}/config/{relative}"
             self._secret(path, text)
             inputs.append(path)
         about = {
@@ -322,18 +330,22 @@ class _Builder:
             "bot": bot.id,
             "connector": connector.name,
             "trading_pair": bot.trading_pair,
-            "kind": made.kind,
+            "kind": template.kind,
             "config": f"{bot.id}.yml",
             "order_tag": order_tag(tenant, bot.id),
             "agent_version": self.release.agent,
             "release": self.release.name,
             "risk": json.loads(json.dumps(bot.risk_config, default=str)),
         }
-        texts = {**made.files, "bot.json": json.dumps(about, sort_keys=True, indent=1) + "\n"}
+        texts = {
+            **strategy_files,
+            "bot.json": json.dumps(about, sort_keys=True, indent=1) + "\n",
+            "conf_client.yml": engine_client_config(context),
+        }
         for relative, text in sorted(texts.items()):
             path = f"{home}/config/{relative}"
             self._file(path, text, mode="0440", owner=0)
-            if relative not in made.live:
+            if relative not in (live_path, "conf_client.yml"):
                 inputs.append(path)
 
         agent = f"{self.renderer.fleet.base_dir}/agent/{self.release.agent}"
@@ -365,16 +377,32 @@ class _Builder:
             }
         )
         running = self.active and bot.state == "running"
-        self._add(f"bot_{bot.id}", service, running=running, inputs=inputs, extra={"restarts": bot.restarts, "resumes": bot.resumes})
-        live = [made.files[path] for path in made.live]
+        # A neighbour's arrival changes this bot's share of the rate limits; that takes effect at its next start.
+        alone = engine_client_config(dataclasses.replace(context, rate_limit_bots=1))
+        extra = {"restarts": bot.restarts, "resumes": bot.resumes, "client": alone}
+        self._add(f"bot_{bot.id}", service, running=running, inputs=inputs, extra=extra)
+        live = strategy_files.get(live_path)
         self.bots.append(
             {
                 "id": bot.id,
                 "service": f"bot_{bot.id}",
                 "state": bot.state if self.active or bot.state == "liquidated" else "stopped",
                 "command": AGENT_COMMAND,
-                "live_digest": hashlib.sha256(live[0].encode()).hexdigest() if live else None,
+                "live_digest": hashlib.sha256(live.encode()).hexdigest() if live else None,
             }
+        )
+
+    def _context(self, bot: Bot, connector: str) -> BotContext:
+        exchanges = {c.id: c.exchange for c in self.document.exchange_connections}
+        sharing = sum(exchanges[other.exchange_connection_id] == connector for other in self.document.bots)
+        return BotContext(
+            tenant=self.document.tenant,
+            bot=bot.id,
+            connector=connector,
+            trading_pair=bot.trading_pair,
+            config=bot.strategy_config,
+            limits=bot.risk_config,
+            rate_limit_bots=sharing,
         )
 
     # - parts -
