@@ -20,7 +20,8 @@ log = logging.getLogger("sandbox")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 after an ordered stop, 2 when the configuration cannot be used, 1 when a port cannot be opened."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description="A sandbox exchange that speaks Binance spot.")
+    parser = argparse.ArgumentParser(prog="python -m sandbox",
+                                     description="A sandbox exchange that speaks Binance spot.")
     parser.add_argument("--config", required=True, type=Path, help="configuration file (JSON)")
     parser.add_argument("--check", action="store_true", help="check configuration and saved state, then exit")
     options = parser.parse_args(arguments)

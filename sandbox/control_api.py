@@ -226,7 +226,8 @@ async def _body(request: web.Request, needed: set[str], optional: set[str] | Non
         raise ControlError(f"Missing: {', '.join(missing)}.")
     unknown = sorted(data.keys() - needed - optional) if optional is not None else []
     if unknown:
-        raise ControlError(f"Unknown: {', '.join(unknown[:5])}; known are {', '.join(sorted(needed | (optional or set())))}.")
+        known = sorted(needed | (optional or set()))
+        raise ControlError(f"Unknown: {', '.join(unknown[:5])}; known are {', '.join(known)}.")
     return data
 
 

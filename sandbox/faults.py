@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -114,7 +114,7 @@ class FaultPlan:
         except ValueError:
             raise ControlError(f"kind: one of {', '.join(FaultKind)}.") from None
         fault = Fault(self._next_id, kind)
-        checks = {
+        checks: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
             "path": (str, lambda v: v.startswith(("/", "*")) and len(v) <= 200, "a path pattern such as /api/v3/order"),
             "method": (str, lambda v: v in ("GET", "POST", "DELETE"), "GET, POST or DELETE"),
             "account": (str, lambda v: len(v) <= 64, "an account's name"),
@@ -133,7 +133,7 @@ class FaultPlan:
             if value is None:
                 continue
             types, valid, wanted = checks[name]
-            if isinstance(value, bool) or not isinstance(value, types) or not valid(value):  # type: ignore[arg-type,no-untyped-call]
+            if isinstance(value, bool) or not isinstance(value, types) or not valid(value):
                 raise ControlError(f"{name}: must be {wanted}.")
             setattr(fault, name, value)
         fault.dice.seed(fault.seed)

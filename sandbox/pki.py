@@ -13,8 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Optional, Sequence
 
 CA_DAYS = 7300
 CA_RENEW_DAYS = 730
@@ -32,7 +32,7 @@ class PkiError(Exception):
     """openssl is missing or refused; the sentence says which."""
 
 
-def ensure(ca_dir: Path, tls_dir: Path, names: Sequence[str] = NAMES, *, check: bool = False) -> List[str]:
+def ensure(ca_dir: Path, tls_dir: Path, names: Sequence[str] = NAMES, *, check: bool = False) -> list[str]:
     """Make what is missing or near its end; returns what was (or with `check` would be) done.
 
     `ca_dir` gets ca.pem and ca.key, `tls_dir` gets server.pem and server.key; keys have mode 0400.
@@ -138,10 +138,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         owner = path.parent.stat()
         if os.geteuid() == 0:
             os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-    os.replace(str(temporary), str(path))
+    temporary.replace(path)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 with a sentence on stderr."""
     parser = argparse.ArgumentParser(prog="pki.py", description="Make the sandbox exchange's CA and certificate.")
     parser.add_argument("--ca-dir", required=True, type=Path)

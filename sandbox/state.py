@@ -94,7 +94,7 @@ def write_json(path: Path, data: Any) -> None:
         json.dump(data, file, separators=(",", ":"))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:

@@ -151,11 +151,9 @@ class Streams:
         """A snapshot that fits the depth stream: what has changed is published first."""
         self._publish_book(market.rules.name)
         bids, asks = self._published[market.rules.name]
-        return {
-            "lastUpdateId": self._update_ids[market.rules.name],
-            "bids": [[formats.number(price), formats.number(bids[price])] for price in sorted(bids, reverse=True)[:limit]],
-            "asks": [[formats.number(price), formats.number(asks[price])] for price in sorted(asks)[:limit]],
-        }
+        return {"lastUpdateId": self._update_ids[market.rules.name],
+                "bids": _levels(bids, sorted(bids, reverse=True)[:limit]),
+                "asks": _levels(asks, sorted(asks)[:limit])}
 
     def _tell_owner(self, account: str, event: Mapping[str, Any]) -> None:
         for connection in self.connections:
@@ -325,6 +323,10 @@ class Streams:
         check_timestamp(self.exchange.clock(), timestamp, window)
         number = connection.accounts.setdefault(credentials.account, len(connection.accounts))
         return {"subscriptionId": number}
+
+
+def _levels(side: Mapping[Decimal, Decimal], prices: Iterable[Decimal]) -> list[list[str]]:
+    return [[formats.number(price), formats.number(side[price])] for price in prices]
 
 
 def _request_id(data: dict[str, Any]) -> str | int | None:
