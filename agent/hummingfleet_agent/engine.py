@@ -1,0 +1,177 @@
+"""The engine in this process: importing it with its home in place, opening the keystore, starting and stopping a strategy.
+
+The only module that imports Hummingbot at large; everything else gets its objects handed over.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError, KeystoreError
+from .logs import add_stdout_to_engine_loggers
+from .order_ids import OrderIdFactory
+from .settings import BotSettings, Home
+
+LOGGER = logging.getLogger("hummingfleet.engine")
+
+
+def import_engine(home: Home) -> str:
+    """Import the engine so that its conf, data and logs lie in the bot home; returns its version.
+
+    The engine takes the parent of its package as its home. In our images that is the home already; installed as a
+    package it would be site-packages, so the paths are pointed at the home before anything derives others from them.
+    """
+    os.chdir(home.home_dir)
+    sys.path.insert(0, str(home.home_dir))
+    import hummingbot
+
+    package_dir = Path(hummingbot.__file__).resolve().parent
+    if package_dir.parent != home.home_dir.resolve():
+        hummingbot.root_path = lambda: home.home_dir
+    hummingbot.set_prefix_path(str(home.home_dir))
+    hummingbot.set_data_path(str(home.data_dir))
+    from hummingbot.client import settings as engine_settings
+
+    engine_settings.TEMPLATE_PATH = package_dir / "templates"
+    return (package_dir / "VERSION").read_text(encoding="ascii").strip()
+
+
+def patch_order_ids(ids: OrderIdFactory, on_new: Callable[[str, str], None]) -> None:
+    """Have the engine name its orders recognisably, and tell ``on_new(client id, side)`` before one is sent."""
+    from hummingbot.connector import utils
+
+    original = utils.get_new_client_order_id
+
+    def get_new_client_order_id(
+        is_buy: bool, trading_pair: str, hbot_order_id_prefix: str = "", max_id_len: int | None = None
+    ) -> str:
+        client_id = ids.new(is_buy=is_buy, prefix=hbot_order_id_prefix, max_length=max_id_len)
+        if client_id is None:
+            client_id = original(is_buy, trading_pair, hbot_order_id_prefix, max_id_len)
+        on_new(client_id, "BUY" if is_buy else "SELL")
+        return client_id
+
+    utils.get_new_client_order_id = get_new_client_order_id
+    # Modules that took the name before this patch.
+    for module in list(sys.modules.values()):
+        if getattr(module, "get_new_client_order_id", None) is original:
+            module.get_new_client_order_id = get_new_client_order_id  # type: ignore[attr-defined]
+
+
+async def open_engine(home: Home, settings: BotSettings, password: str) -> Any:
+    """Log in and build the engine's application; logging goes to file and stdout from here on.
+
+    Raises KeystoreError where the password does not open the keystore, ConfigurationError for a bad configuration.
+    """
+    from hummingbot.client.config.config_crypt import ETHKeyFileSecretManger, validate_password
+    from hummingbot.client.config.config_helpers import load_client_config_map_from_file
+    from hummingbot.client.config.security import Security
+    from hummingbot.client.runner import bootstrap_application
+    from hummingbot.client.settings import AllConnectorSettings
+
+    secrets = ETHKeyFileSecretManger(password)
+    try:
+        opens = validate_password(secrets)
+    except Exception as error:
+        raise KeystoreError(f"password_verification is damaged ({type(error).__name__}); converge the tenant again") \
+            from None
+    if not opens:
+        raise KeystoreError("the keystore password does not open the keystore; both must come from one converge")
+    if settings.connector not in AllConnectorSettings.get_connector_settings():
+        raise ConfigurationError(f"bot.json: the engine has no connector {settings.connector}")
+    try:
+        client_config = load_client_config_map_from_file()
+    except Exception as error:
+        raise ConfigurationError(f"conf_client.yml is not accepted by the engine: {_first_line(error)}") from None
+    try:
+        application = await bootstrap_application(
+            client_config, secrets, strategy_file_name=settings.bot,
+            override_log_level=client_config.log_level, headless=True, silence_console=True)
+    except Exception as error:
+        # Only the kind of error: the text of a decryption error is not ours to vouch for.
+        raise KeystoreError(f"the keystore cannot be opened ({type(error).__name__}); converge the tenant again") from None
+    if application is None:
+        raise KeystoreError("the keystore password does not open the keystore; both must come from one converge")
+    add_stdout_to_engine_loggers()
+    if not Security.api_keys(settings.connector):
+        raise KeystoreError(f"the keystore holds no keys for {settings.connector}; converge the tenant again")
+    return application
+
+
+def make_connector(application: Any, settings: BotSettings) -> Any:
+    """A connector of our own for queries: the strategy's lives and dies with the strategy."""
+    from hummingbot.client.config.config_helpers import get_connector_class
+    from hummingbot.client.config.security import Security
+    from hummingbot.client.settings import AllConnectorSettings
+
+    config = application.client_config_map.hb_config
+    parameters = AllConnectorSettings.get_connector_settings()[settings.connector].conn_init_parameters(
+        trading_pairs=[settings.trading_pair], trading_required=True, api_keys=Security.api_keys(settings.connector),
+        balance_asset_limit=config.balance_asset_limit, rate_limits_share_pct=config.rate_limits_share_pct,
+        gateway_config=config.gateway)
+    return get_connector_class(settings.connector)(**parameters)
+
+
+async def start_strategy(application: Any, settings: BotSettings) -> None:
+    """Load and start the bot's strategy. Raises ConfigurationError where the engine does not really start it."""
+    from hummingbot.client.runner import load_and_start_strategy
+
+    started = await load_and_start_strategy(
+        application, headless=True,
+        config_file_name=settings.config if settings.kind == "v1" else None,
+        v2_conf=settings.config if settings.kind == "v2" else None)
+    core = application.trading_core
+    # The engine calls a V1 strategy with unusable values "started successfully".
+    if not started or core.strategy is None or settings.connector not in core.connectors:
+        raise ConfigurationError("the engine could not start the strategy; the lines above say why")
+
+
+def write_bot_files(settings: BotSettings, application: Any) -> None:
+    """What `hbot status` and `hbot logs` look for."""
+    import time
+
+    from hummingbot.cli import bot
+
+    core = application.trading_core
+    v1 = settings.kind == "v1"
+    bot.bot_dir().mkdir(parents=True, exist_ok=True)
+    bot.write_meta({
+        "name": settings.bot, "type": "v1-strategy" if v1 else "v2-script", "file": settings.config,
+        "config": settings.config if v1 else None, "script_config": None if v1 else settings.config,
+        "started_at": time.time(), "pid": os.getpid(),
+        "db_path": core.trade_fill_db.db_path if core.trade_fill_db is not None else None,
+        "config_file_path": core._strategy_file_name or application.strategy_file_name,
+        "strategy_name": core.strategy_name,
+    })
+    bot.write_pid(os.getpid())
+
+
+async def write_snapshot(application: Any, settings: BotSettings, *, running: bool) -> None:
+    """The engine's status.json, written when `hbot status` asks."""
+    from hummingbot.cli import bot
+    from hummingbot.cli.engine import _write_snapshot
+
+    await _write_snapshot(application, settings.bot, running=running)
+    if not running:
+        bot.clear_pid()
+
+
+async def shut_down(application: Any, seconds: float) -> None:
+    """Stop strategy, connectors and clock, bounded."""
+    try:
+        await asyncio.wait_for(application.trading_core.shutdown(), seconds)
+    except TimeoutError:
+        LOGGER.warning("STOP_SLOW the engine did not shut down within %.0f s; going on without it", seconds)
+    except Exception as error:
+        LOGGER.warning("STOP_ENGINE the engine's shutdown failed (%s); going on without it", type(error).__name__)
+
+
+def _first_line(error: Exception) -> str:
+    errors = getattr(error, "errors", None)
+    if callable(errors):
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in errors())[:300]
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

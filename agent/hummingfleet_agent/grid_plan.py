@@ -1,0 +1,240 @@
+"""Grid planning: which orders a grid wants, as pure functions over Decimal. No engine, no I/O.
+
+A grid of n levels between two bounds has n+1 lines. Level i buys at line i and sells what it bought at line i+1. Every line
+is ``lower + (upper - lower) * i / n`` rounded down to the price tick (multiplied before divided, so that exact lines stay
+exact); the amount is ``order_amount / buy price`` rounded down to the lot.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal, localcontext
+
+ZERO = Decimal(0)
+
+
+class GridError(ValueError):
+    """The settings do not make a grid on this market; the message names the level and the limit."""
+
+
+@dataclass(frozen=True)
+class MarketRules:
+    """What the exchange demands of an order: price in steps of ``tick`` (quote), amount in steps of ``lot`` (base)."""
+
+    tick: Decimal
+    lot: Decimal
+    min_amount: Decimal
+    min_notional: Decimal
+
+    def allows(self, price: Decimal, amount: Decimal) -> bool:
+        """Whether an order of this size would be accepted."""
+        return amount > 0 and amount >= self.min_amount and price * amount >= self.min_notional
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """The four live-updatable fields. Bounds and order_amount in quote; order_amount is what one level spends."""
+
+    lower_bound: Decimal
+    upper_bound: Decimal
+    grid_count: int
+    order_amount: Decimal
+
+    @property
+    def capital(self) -> Decimal:
+        """Quote that the whole grid may hold in base and in resting buys."""
+        return self.order_amount * self.grid_count
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level: buys ``amount`` base at ``buy_price`` and sells it at ``sell_price``."""
+
+    index: int
+    buy_price: Decimal
+    sell_price: Decimal
+    amount: Decimal
+
+    @property
+    def key(self) -> str:
+        """The level's identity: it survives any change of settings that keeps both prices."""
+        return cell_key(self.buy_price, self.sell_price)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one level (or a level of former settings) holds: ``held`` base, bought for ``cost`` quote."""
+
+    buy_price: Decimal
+    sell_price: Decimal
+    held: Decimal = ZERO
+    cost: Decimal = ZERO
+
+
+@dataclass(frozen=True)
+class RestingOrder:
+    """An order of a cell that is on its way or on the exchange. ``target``: the level's amount when it was made."""
+
+    side: str
+    price: Decimal
+    amount: Decimal
+    executed: Decimal
+    target: Decimal
+
+
+@dataclass(frozen=True)
+class WantedOrder:
+    """An order to be made."""
+
+    key: str
+    side: str
+    price: Decimal
+    amount: Decimal
+    target: Decimal
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now: orders to make, most urgent first, and cells whose order is to be cancelled."""
+
+    create: tuple[WantedOrder, ...]
+    cancel: frozenset[str]
+
+
+def text(value: Decimal) -> str:
+    """A Decimal in plain digits, without trailing zeros."""
+    return f"{value.normalize():f}"
+
+
+def cell_key(buy_price: Decimal, sell_price: Decimal) -> str:
+    """The identity of a level: its two prices."""
+    return f"{text(buy_price)}:{text(sell_price)}"
+
+
+def floor_to(value: Decimal, step: Decimal) -> Decimal:
+    """``value`` rounded down to a multiple of ``step``."""
+    return (value / step).to_integral_value(ROUND_FLOOR) * step
+
+
+def plan_levels(settings: GridSettings, rules: MarketRules) -> tuple[Level, ...]:
+    """Exactly ``grid_count`` levels, lowest first. Raises GridError where the market does not allow one of them."""
+    if not (settings.lower_bound.is_finite() and settings.upper_bound.is_finite() and settings.order_amount.is_finite()):
+        raise GridError("lower_bound, upper_bound and order_amount must be finite numbers")
+    if not 0 < settings.lower_bound < settings.upper_bound:
+        raise GridError("lower_bound must be above 0 and below upper_bound")
+    if not 2 <= settings.grid_count <= 200:
+        raise GridError("grid_count must be between 2 and 200")
+    if settings.order_amount <= 0:
+        raise GridError("order_amount must be above 0")
+    count = settings.grid_count
+    with localcontext() as context:
+        context.prec = 50
+        width = settings.upper_bound - settings.lower_bound
+        lines = [floor_to(settings.lower_bound + width * i / count, rules.tick) for i in range(count + 1)]
+        levels = []
+        for i in range(count):
+            buy_price, sell_price = lines[i], lines[i + 1]
+            if buy_price <= 0 or sell_price <= buy_price:
+                raise GridError(
+                    f"level {i} would buy at {text(buy_price)} and sell at {text(sell_price)}: "
+                    f"the levels lie closer together than the price tick {text(rules.tick)}"
+                )
+            amount = floor_to(settings.order_amount / buy_price, rules.lot)
+            if not rules.allows(buy_price, amount):
+                raise GridError(
+                    f"level {i} at {text(buy_price)} would order {text(amount)}: below the market's minimum "
+                    f"(amount {text(rules.min_amount)}, notional {text(rules.min_notional)}); raise order_amount"
+                )
+            levels.append(Level(i, +buy_price, +sell_price, +amount))
+    return tuple(levels)
+
+
+def decide(
+    *,
+    levels: Sequence[Level],
+    capital: Decimal,
+    max_position: Decimal | None,
+    cells: Mapping[str, Cell],
+    orders: Mapping[str, RestingOrder],
+    rules: MarketRules,
+    best_bid: Decimal | None,
+    best_ask: Decimal | None,
+    busy: Collection[str] = (),
+) -> Decision:
+    """What to make and cancel now, one order per cell.
+
+    A cell that holds a sellable lot sells it at its own price, whether it is still a level or not. A level that holds
+    none buys, but only below the market. A lot of a vanished level occupies the room of as many new buys as it cost, and
+    everything held plus every resting buy stays within ``max_position`` (quote): a change never doubles exposure.
+
+    ``capital``: what the grid may spend in all. ``orders``: at most one per cell. ``busy``: cells whose order is just being
+    made: they are left alone and counted as if it rested. ``best_bid``/``best_ask`` None: unknown, then no buy is made.
+    """
+    create_sells: list[WantedOrder] = []
+    cancel: set[str] = set()
+    by_key = {level.key: level for level in levels}
+    slot = capital / len(levels) if levels else ZERO
+
+    def sellable(cell: Cell) -> Decimal:
+        amount = floor_to(cell.held, rules.lot)
+        return amount if rules.allows(cell.sell_price, amount) else ZERO
+
+    slots_left = capital
+    exposure = ZERO
+    for key, cell in cells.items():
+        held = floor_to(cell.held, rules.lot)
+        if held <= 0:
+            continue
+        exposure += max(cell.cost, ZERO)
+        slots_left -= slot if key in by_key else max(cell.cost, ZERO)
+
+    # Sells, and orders that no longer fit.
+    for key, order in orders.items():
+        level = by_key.get(key)
+        cell = cells.get(key)
+        if order.side == "SELL":
+            continue
+        if level is None or order.price != level.buy_price or order.target != level.amount:
+            cancel.add(key)
+        elif order.executed > 0 and cell and best_bid is not None and best_bid >= level.sell_price and sellable(cell):
+            # The rest was left behind by the market: sell what was bought.
+            cancel.add(key)
+    for key, cell in cells.items():
+        if key not in orders and key not in busy and (amount := sellable(cell)):
+            create_sells.append(WantedOrder(key, "SELL", cell.sell_price, amount, amount))
+    create_sells.sort(key=lambda order: order.price)
+
+    # Buys: nearest below the market first, as far as capital and the position limit reach.
+    create_buys: list[WantedOrder] = []
+    for level in sorted(levels, key=lambda item: -item.buy_price):
+        key = level.key
+        cell = cells.get(key, Cell(level.buy_price, level.sell_price))
+        resting = orders.get(key)
+        if key in cancel or (resting is not None and resting.side == "SELL"):
+            continue
+        if resting is None:
+            if sellable(cell):
+                continue
+            below_market = key in busy or (best_ask is not None and level.buy_price < best_ask)
+            amount = level.amount - max(floor_to(cell.held, rules.lot), ZERO)
+            if not rules.allows(level.buy_price, amount):
+                # Holds too little to sell and lacks too little to buy: one whole level is the smallest sure order.
+                amount = level.amount
+            open_amount = amount
+        else:
+            below_market = True
+            amount = resting.amount
+            open_amount = resting.amount - resting.executed
+        if not below_market:
+            continue
+        needs_slot = ZERO if floor_to(cell.held, rules.lot) > 0 else slot
+        needs_position = level.buy_price * open_amount
+        fits = slots_left >= needs_slot and (max_position is None or exposure + needs_position <= max_position)
+        if not fits:
+            if resting is not None:
+                cancel.add(key)
+            continue
+        slots_left -= needs_slot
+        exposure += needs_position
+        if resting is None and key not in busy:
+            create_buys.append(WantedOrder(key, "BUY", level.buy_price, amount, level.amount))
+    return Decision(tuple(create_sells + create_buys), frozenset(cancel))

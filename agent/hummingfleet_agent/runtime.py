@@ -1,0 +1,208 @@
+"""What launcher, script, controller and executor of one process share: the bot's state while the engine runs.
+
+Imports nothing of the engine: the connector is whatever the launcher hands over.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from . import AGENT_VERSION
+from .exchange import Exchange, executed_of
+from .grid_plan import text
+from .ledger import Halt, Ledger, OrderEntry
+from .order_ids import OrderIdFactory
+from .records import write_file
+from .risk import Breach, find_breach
+from .settings import BotSettings, Home
+from .settlement import conclude
+
+LOGGER = logging.getLogger("hummingfleet.runtime")
+
+# The engine drops an order that it gave up on from its tracking at once; younger orders may not be tracked yet.
+TRACKING_GRACE_SECONDS = 2.0
+SWEEP_SECONDS = 15.0
+SWEEP_GRACE_SECONDS = 10.0
+
+
+@dataclass
+class Runtime:
+    """The bot's state in this process."""
+
+    home: Home
+    settings: BotSettings
+    ledger: Ledger
+    ids: OrderIdFactory
+    engine_version: str = ""
+    phase: str = "starting"
+    strategy_running: bool = False
+    connector: Any = None
+    exchange: Exchange | None = None
+    config_digest: str = ""
+    capital: Decimal = Decimal(0)
+    # Orders may be made only while this is set.
+    accepting: bool = False
+    notice: Halt | None = None
+    waiting: dict[str, str] = field(default_factory=dict)
+    on_order_end: Callable[[str, str | None], None] | None = None
+    on_halt: Callable[[], None] | None = None
+    _missing: set[str] = field(default_factory=set)
+    _swept_at: float = 0.0
+    _trouble_until: float = 0.0
+    _trouble_pause: float = 1.0
+
+    # -- heartbeat
+
+    def heartbeat(self) -> None:
+        """Write the heartbeat file."""
+        halt = self.ledger.halt or self.notice
+        connectors = {} if self.connector is None else {self.settings.connector: bool(self.connector.ready)}
+        record = {
+            "at": time.time(),
+            "pid": os.getpid(),
+            "phase": self.phase,
+            "strategy_running": self.strategy_running,
+            "connectors": connectors,
+            "halted": None if halt is None else {"code": halt.code, "message": halt.message, "at": halt.at},
+            "position": {"base": text(self.ledger.base), "cost_quote": text(self.ledger.cost)},
+            "open_orders": len(self.ledger.unsettled()),
+            "fills": self.ledger.fills,
+            "waiting": self.waiting,
+            "engine_version": self.engine_version,
+            "agent_version": AGENT_VERSION,
+            "config_digest": self.config_digest,
+        }
+        write_file(self.home.heartbeat_path, json.dumps(record) + "\n")
+
+    # -- halting
+
+    @property
+    def may_trade(self) -> bool:
+        """Whether a new order may be made now."""
+        return self.accepting and self.ledger.halt is None
+
+    def halt(self, code: str, message: str) -> None:
+        """Stop trading until someone lifts the halt by raising ``resumes``; survives restarts."""
+        if self.ledger.halt is not None:
+            return
+        self.ledger.set_halt(Halt(code, message, time.time(), self.settings.resumes))
+        self.phase = "halted"
+        LOGGER.critical("%s", message)
+        if self.on_halt is not None:
+            self.on_halt()
+
+    def lift_halt_if_resumed(self) -> None:
+        """Forget a halt that the operator lifted since (``resumes`` in bot.json was raised)."""
+        halt = self.ledger.halt
+        if halt is not None and self.settings.resumes > halt.resumes:
+            LOGGER.info("RISK_RESUMED the halt of %s was lifted", halt.code)
+            self.ledger.set_halt(None)
+
+    def check_risk(self, price: Decimal | None) -> Breach | None:
+        """Judge the loss limits with the position valued at ``price``; halts on a breach."""
+        if price is None or self.ledger.halt is not None:
+            return None
+        profit = self.ledger.profit(price)
+        self.ledger.set_risk(self.ledger.risk.observe(profit, time.time()))
+        breach = find_breach(self.settings.risk, self.ledger.risk, profit, self.capital)
+        if breach is not None:
+            self.halt(f"RISK_{breach.limit.upper()}", breach.message)
+        return breach
+
+    # -- bookkeeping
+
+    async def keep_books(self) -> None:
+        """Follow own orders: book what executed, and ask the exchange about every order that ended."""
+        if self.connector is None or self.exchange is None:
+            return
+        now = time.time()
+        tracked = self.connector.in_flight_orders
+        ended = []
+        for entry in self.ledger.unsettled():
+            order = tracked.get(entry.client_id)
+            if order is not None:
+                executed = executed_of(order.order_fills.values(), self.settings.base_asset, self.settings.quote_asset)
+                self.ledger.account(entry.client_id, executed, final=False)
+            elif now - entry.created > TRACKING_GRACE_SECONDS:
+                ended.append(entry)
+        if time.monotonic() >= self._trouble_until:
+            try:
+                await asyncio.gather(*(conclude(self.exchange, self.ledger, entry) for entry in ended[:10]))
+                if now - self._swept_at > SWEEP_SECONDS and self.exchange.verified == "exchange":
+                    self._swept_at = now
+                    await self._sweep()
+                self._trouble_pause = 1.0
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # whatever the connector raises; the orders stay unsettled and are asked again
+                self._trouble_pause = min(self._trouble_pause * 2, 60.0)
+                self._trouble_until = time.monotonic() + self._trouble_pause
+                LOGGER.warning("EXCHANGE_QUERY own orders cannot be checked now (%s: %s); again in %.0f s",
+                               type(error).__name__, str(error)[:200], self._trouble_pause)
+        self.ledger.forget_old_orders()
+        self.ledger.save_if_changed()
+
+    async def _sweep(self) -> None:
+        """Compare the exchange's open orders with the engine's tracking, both ways."""
+        assert self.exchange is not None
+        listed = {order.client_id: order for order in await self.exchange.open_orders(self.ledger.unsettled())}
+        now = time.time()
+        for client_id, order in listed.items():
+            parsed = self.ids.parse(client_id)
+            known = self.ledger.orders.get(client_id)
+            age = now - (parsed.nonce_us / 1e6 if parsed else known.created if known else now)
+            if (parsed or known) and client_id not in self.connector.in_flight_orders and age > SWEEP_GRACE_SECONDS:
+                LOGGER.warning("ORDER_STRAY own order %s is open but not followed by the engine; cancelling it", client_id)
+                if known is None:
+                    self.ledger.adopt_order(client_id, order.side, order.price, order.amount,
+                                            parsed.nonce_us if parsed else 0)
+                else:
+                    known.final = False
+                await self.exchange.cancel(client_id)
+        # Orders that the engine believes open and the exchange does not list, twice in a row: an event was lost.
+        missing = {
+            entry.client_id for entry in self.ledger.unsettled()
+            if entry.client_id not in listed and now - entry.created > SWEEP_GRACE_SECONDS
+            and entry.client_id in self.connector.in_flight_orders
+        }
+        for client_id in missing & self._missing:
+            await self._refresh(self.connector.in_flight_orders.get(client_id))
+        self._missing = missing
+
+    async def _refresh(self, order: Any) -> None:
+        """Have the engine ask for an order's fills and state now instead of at its next poll."""
+        if order is None:
+            return
+        for update in await self.connector._all_trade_updates_for_order(order):
+            self.connector._order_tracker.process_trade_update(update)
+        self.connector._order_tracker.process_order_update(await self.connector._request_order_status(order))
+
+    # -- orders
+
+    def record_order(self, client_id: str, side: str) -> None:
+        """Write an order down before it is sent."""
+        parsed = self.ids.parse(client_id)
+        self.ledger.record_order(client_id, side, parsed.nonce_us if parsed else int(time.time() * 1e6))
+
+    def unsettled_of(self, cell: str) -> list[OrderEntry]:
+        """Orders of a cell that are not final."""
+        return [entry for entry in self.ledger.unsettled() if entry.cell == cell]
+
+
+
+
+# The one runtime of this process; script, controller and executor find it here.
+current: Runtime | None = None
+
+
+def get() -> Runtime:
+    """The runtime of this process. Raises RuntimeError outside the launcher."""
+    if current is None:
+        raise RuntimeError("the Hummingfleet script only runs under its launcher")
+    return current
