@@ -4,8 +4,8 @@
 """A connection's exchange credentials: out of the portal's AES-256-GCM ciphertexts, and (for tests and demo) into them.
 
 A connection is what a tenant document has under `exchange_connections`, in its plain form: `id`, `exchange`, `key_id`,
-and per secret `encrypted_<name>` (base64 of ciphertext and 16-byte tag) with its nonce (base64 of 12 bytes), which is
-called `nonce_key` for `api_key`, `nonce_secret` for `api_secret` and `nonce_<name>` for every other name.
+and per secret `encrypted_<name>` (base64 of ciphertext and 16-byte tag) with its nonce in `nonce_<name>` (base64 of 12
+bytes). The portal calls the nonces of `api_key` and `api_secret` `nonce_key` and `nonce_secret`; both ways are read.
 With `aad: v2` the ciphertext is bound to `tenant|connection id|name`, so that it opens in no other place.
 
 No error of this module repeats a ciphertext, a nonce, a key or a secret, and none carries an exception that does.
@@ -47,7 +47,7 @@ class CredentialError(HummingfleetError):
 
 
 def nonce_name(name: str) -> str:
-    """The document's field for the nonce of `encrypted_<name>`."""
+    """The field in which the portal puts the nonce of `encrypted_<name>`."""
     return _NONCE_NAMES.get(name, f"nonce_{name}")
 
 
@@ -78,11 +78,10 @@ def decrypt_connection(
         if name is None:
             continue
         place = f"{where}, field {name}"
-        nonce = _base64(connection.get(nonce_name(name)), nonce_name(name), place)
+        nonce_field = _nonce_field(connection, name)
+        nonce = _base64(connection.get(nonce_field), nonce_field, place)
         if len(nonce) != NONCE_BYTES:
-            raise CredentialError(
-                f"{place}: `{nonce_name(name)}` has {len(nonce)} bytes; AES-GCM here takes {NONCE_BYTES}."
-            )
+            raise CredentialError(f"{place}: `{nonce_field}` has {len(nonce)} bytes; AES-GCM here takes {NONCE_BYTES}.")
         ciphertext = _base64(connection.get(f"encrypted_{name}"), f"encrypted_{name}", place)
         if len(ciphertext) <= TAG_BYTES:
             raise CredentialError(
@@ -226,7 +225,7 @@ def _secret_names(connection: Mapping[str, Any], connector: Connector, where: st
         if field.name in names:
             raise CredentialError(f"{where}: {shown} gives a secret that another field gives already.")
         names[field.name] = name
-    expected_nonces = {nonce_name(name) for name in names.values()}
+    expected_nonces = {_nonce_field(connection, name) for name in names.values()}
     for entry in connection:
         if isinstance(entry, str) and entry.startswith("nonce_") and entry not in expected_nonces:
             shown = f"`{entry}`" if _NAME.match(entry) else "a nonce of unusual name"
@@ -239,9 +238,16 @@ def _secret_names(connection: Mapping[str, Any], connector: Connector, where: st
                 "needs it."
             )
     for name in names.values():
-        if connection.get(nonce_name(name)) is None:
-            raise CredentialError(f"{where}, field {name}: `{nonce_name(name)}` is missing.")
+        nonce_field = _nonce_field(connection, name)
+        if connection.get(nonce_field) is None:
+            raise CredentialError(f"{where}, field {name}: `{nonce_field}` is missing.")
     return names
+
+
+def _nonce_field(connection: Mapping[str, Any], name: str) -> str:
+    """The field in which this connection has the nonce of `encrypted_<name>`; the portal's when it has neither."""
+    own = f"nonce_{name}"
+    return own if own in connection and nonce_name(name) not in connection else nonce_name(name)
 
 
 def _portal_name(field: ConnectorField, connector: Connector) -> str:

@@ -20,6 +20,8 @@ import re
 import secrets
 import ssl
 import stat
+import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.parse
@@ -164,7 +166,7 @@ def generate_keyring(path: Path, *, key_ids: tuple[str, ...] = ("k1",), master_i
 def _path(value: object, base: Path, name: str) -> Path:
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise KeyRingError(f"`{name}` must be the path of a file.")
-    return base / Path(value).expanduser()
+    return base.absolute() / Path(value).expanduser()
 
 
 def _read_guarded(path: Path, what: str) -> bytes:
@@ -197,9 +199,6 @@ def _read_guarded(path: Path, what: str) -> bytes:
 
 
 def _load_ansible_vault(path: Path, password_path: Path) -> KeyRing:
-    from ansible.errors import AnsibleError
-    from ansible.parsing.vault import VaultLib, VaultSecret
-
     where = f"Key ring {path} (ansible-vault)"
     try:
         encrypted = path.read_bytes()
@@ -207,19 +206,24 @@ def _load_ansible_vault(path: Path, password_path: Path) -> KeyRing:
         raise KeyRingError(f"{where} cannot be read: {error.strerror}.") from None
     if not encrypted.startswith(b"$ANSIBLE_VAULT;"):
         raise KeyRingError(f"{where} is not encrypted; encrypt it with: ansible-vault encrypt {path}")
-    password = _read_guarded(password_path, "Vault password file").strip()
-    if not password:
+    if not _read_guarded(password_path, "Vault password file").strip():
         raise KeyRingError(f"Vault password file {password_path} is empty.")
-    content: bytes | None
-    try:
-        content = VaultLib([("default", VaultSecret(password))]).decrypt(encrypted)
-    except AnsibleError:
-        content = None
-    if content is None:
+    # A process of its own, because a module's payload carries only the part of Ansible that targets need.
+    command = [sys.executable, "-m", "ansible", "vault", "decrypt", "--output", "-"]
+    command += ["--vault-password-file", str(password_path), str(path)]
+    done = subprocess.run(
+        command,
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
         raise KeyRingError(
             f"{where} does not open with the password in {password_path}: another password, or the file is damaged."
         )
-    return _parse_text(content, where)
+    return _parse_text(done.stdout, where)
 
 
 def _load_hashicorp_vault(options: object, base: Path) -> KeyRing:

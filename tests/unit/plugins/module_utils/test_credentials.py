@@ -130,6 +130,18 @@ def test_names_may_be_the_engines_the_short_ones_or_the_portals() -> None:
     assert decrypted(engine) == values
 
 
+def test_a_nonce_may_have_the_portals_name_or_its_secrets() -> None:
+    portal = encrypted()
+    own = {
+        {"nonce_key": "nonce_api_key", "nonce_secret": "nonce_api_secret"}.get(entry, entry): value
+        for entry, value in portal.items()
+    }
+
+    assert decrypted(own) == decrypted(portal)
+    twice = portal | {"nonce_api_key": own["nonce_api_key"]}
+    refused(lambda: decrypted(twice), "`nonce_api_key` is not expected", connection=twice)
+
+
 def test_an_optional_secret_may_be_left_out() -> None:
     required = {f.name: "x" for f in CONNECTORS["pacifica_perpetual"].secrets if f.required}
 
