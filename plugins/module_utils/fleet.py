@@ -55,6 +55,7 @@ CONNECTION_VARIABLES = frozenset(
         "ansible_user",
     }
 )
+PRIVATE_NETWORKS = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
 KEYRING_PATHS = frozenset({"file", "ansible_vault", "password_file", "token_file"})
 ImagesSetting = Literal["auto", "registry", "build"]
 
@@ -281,9 +282,7 @@ class _Reader:
         except ValueError as error:
             self.refuse("/address_pool", f"is {value!r} ({error})", allowed, "address_pool")
             return None
-        shared = pool.subnet_of(ipaddress.IPv4Network("100.64.0.0/10"))
-        usable = pool.is_private and not (pool.is_loopback or pool.is_link_local or pool.is_unspecified)
-        if pool.prefixlen > 26 or not (usable or shared):
+        if pool.prefixlen > 26 or not any(pool.subnet_of(private) for private in PRIVATE_NETWORKS):
             self.refuse("/address_pool", f"is {value!r}", allowed, "address_pool")
             return None
         return pool

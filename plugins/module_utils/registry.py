@@ -41,7 +41,6 @@ BUSY_SECONDS = 30
 LEASE_POLL_SECONDS = 0.5
 # What the registry gives a tenant when it first stores it. Nobody changes these by submitting a document.
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
-SECRET_VERSIONS = {"postgres": 1, "redis": 1, "keystore": 1, "gateway": 1, "broker": 1}
 SERVICE_CONTAINERS = 4  # postgres, redis, gateway, dashboard: each may be switched on any time
 _ADVISORY_LOCK = 0x68756D6D  # "humm"
 _CHUNK = 500  # bound parameters per statement
@@ -507,12 +506,12 @@ class Registry:
 
     def _prepare_sqlite_file(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Documents hold ciphertexts: nobody else's business. Only a file that is new may be opened and closed here,
-            # since closing drops the locks that SQLite holds on it in this process.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            pass
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Documents hold ciphertexts: nobody else's business. Only a file that is new may be opened and closed
+                # here, since closing drops the locks that SQLite holds on it in this process.
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except OSError as error:
             raise RegistryError(f"the registry {path} cannot be created: {error.strerror}") from None
         deadline = time.monotonic() + BUSY_SECONDS
@@ -659,6 +658,8 @@ class Registry:
 
         Values that the document brings along (a tenant restored from elsewhere) are kept if they are free.
         """
+        from ansible_collections.hummingfleet.core.plugins.module_utils.document import SecretVersions
+
         plain = document.plain()
         memory = catalogue.plans[document.plan].memory_mib(document)
         labels = _labels(document, catalogue)
@@ -692,7 +693,7 @@ class Registry:
         plain["subnet"] = subnet
         plain["uid"] = uid
         plain["salt"] = document.salt or secrets.token_hex(16)
-        plain["secret_versions"] = {**SECRET_VERSIONS, **document.secret_versions}
+        plain["secret_versions"] = (document.secret_versions or SecretVersions()).model_dump()
         return plain
 
     def _allocated(self, connection: sa.Connection, kind: str) -> dict[str, str]:
@@ -971,16 +972,20 @@ def _keep_allocation(data: Mapping[str, Any], stored: Mapping[str, Any]) -> tupl
     merged = dict(data)
     faults = []
     for name in ALLOCATED:
-        if merged.get(name) not in (None, {}) and merged[name] != stored[name]:
+        given = merged.get(name)
+        if isinstance(given, Mapping) and isinstance(stored[name], Mapping):
+            same = given.items() <= stored[name].items()
+        else:
+            same = given is None or given == stored[name]
+        if not same:
             faults.append(_allocated_fault(f"/{name}", stored[name] if name != "salt" else "the stored one"))
         merged[name] = stored[name]
-    given = merged.get("placement")
-    if given is None or isinstance(given, Mapping):
-        given = dict(given or {})
+    wish = merged.get("placement")
+    if wish is None or isinstance(wish, Mapping):
         node = stored["placement"]["node"]
-        if given.get("node") not in (None, node):
+        if wish and wish.get("node") not in (None, node):
             faults.append(_allocated_fault("/placement/node", node))
-        merged["placement"] = {**given, "node": node}
+        merged["placement"] = {**(wish or {}), "node": node}
     return merged, faults
 
 

@@ -67,5 +67,5 @@ def test_the_fixed_addresses_of_a_network_are_distinct_and_outside_the_container
 
 def test_a_stack_that_has_more_containers_than_addresses_is_refused() -> None:
     addresses.check_containers(addresses.CONTAINERS)
-    with pytest.raises(AddressError, match="26 containers.* 25 addresses"):
+    with pytest.raises(AddressError, match=r"26 containers.* 25 addresses"):
         addresses.check_containers(addresses.CONTAINERS + 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import (
+    Fleet,
     FleetError,
     default_fleet_path,
     load_fleet,
@@ -40,7 +42,7 @@ def test_the_files_of_the_repository_are_accepted(environment: str) -> None:
 def test_the_local_file_says_what_the_defaults_say(tmp_path: Path) -> None:
     local = load_fleet(REPOSITORY / "inventories" / "local" / "fleet.tenants.yml")
     default = parse_fleet(MINIMUM | {"nodes": {"local": {"memory_mib": 1}}}, local.path)
-    for name in ("registry", "keyring", "catalogue", "images", "base_dir", "address_pool", "uid_pool", "kdf_iterations"):
+    for name in {setting.name for setting in fields(Fleet)} - {"path", "root", "nodes"}:
         assert getattr(local, name) == getattr(default, name)
 
 
@@ -106,13 +108,26 @@ def test_the_representation_holds_no_database_password() -> None:
     assert "hunter2" not in repr(fleet)
 
 
-@pytest.mark.parametrize("value", ["10.90.0.0/16", "192.168.4.0/26", "172.16.0.0/12", "100.64.0.0/10"])
+@pytest.mark.parametrize("value", ["10.90.0.0/16", "192.168.4.0/26", "172.16.0.0/12", "10.0.0.0/8"])
 def test_a_private_network_is_a_pool(value: str) -> None:
     assert str(parse_fleet(MINIMUM | {"address_pool": value}, Path("/f/x")).address_pool) == value
 
 
 @pytest.mark.parametrize(
-    "value", ["10.90.0.1/16", "10.90.0.0/27", "8.8.8.0/24", "127.0.0.0/8", "169.254.0.0/16", "fd00::/8", "x", 10, None]
+    "value",
+    [
+        "10.90.0.1/16",
+        "10.90.0.0/27",
+        "8.8.8.0/24",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "100.64.0.0/10",
+        "0.0.0.0/0",
+        "fd00::/8",
+        "x",
+        10,
+        None,
+    ],
 )
 def test_any_other_network_is_refused(value: object) -> None:
     assert "/address_pool" in refusal(MINIMUM | {"address_pool": value})
@@ -154,7 +169,9 @@ def test_a_wrong_setting_is_refused_with_its_name(change: dict[str, Any], words:
     assert words in refusal(MINIMUM | change)
 
 
-@pytest.mark.parametrize("node", ["Edge", "edge-1", "1edge", "tenant-acme", "a" * 33, "", "a b", "é", "{{x}}", 5, "a\n"])
+@pytest.mark.parametrize(
+    "node", ["Edge", "edge-1", "1edge", "tenant-acme", "a" * 33, "", "a b", "é", "{{x}}", 5, "a\n"]
+)
 def test_a_node_id_that_is_no_plain_name_is_refused(node: object) -> None:
     assert "is not a node id" in refusal(MINIMUM | {"nodes": {node: {"memory_mib": 1}}})
 
@@ -180,7 +197,9 @@ def test_every_fault_is_named_at_once() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FleetError, match=r"there is no fleet file .*/gone\.tenants\.yml; name one with HUMMINGFLEET_FLEET"):
+    with pytest.raises(
+        FleetError, match=r"there is no fleet file .*/gone\.tenants\.yml; name one with HUMMINGFLEET_FLEET"
+    ):
         load_fleet(tmp_path / "gone.tenants.yml")
 
 

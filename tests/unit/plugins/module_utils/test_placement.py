@@ -60,7 +60,7 @@ def test_a_label_that_no_node_has_is_named() -> None:
 
 def test_a_given_node_is_checked() -> None:
     check_node("edge_1", 4096, {"region": "tokyo"}, NODES, {})
-    with pytest.raises(PlacementError, match="node edge_1 has no room.*4095 of 4096 MiB free"):
+    with pytest.raises(PlacementError, match=r"node edge_1 has no room.*4095 of 4096 MiB free"):
         check_node("edge_1", 4096, {}, NODES, {"edge_1": 1})
     with pytest.raises(PlacementError, match="no node 'edge_9' in the fleet file; there are: edge_1, edge_2, edge_3"):
         check_node("edge_9", 1, {}, NODES, {})
