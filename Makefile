@@ -10,6 +10,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet uv==0.13.9
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[dev]'
+	@# This repository's collection joins the namespace package `ansible_collections` that the package `ansible` fills.
+	@echo "$(CURDIR)/collections" > "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/hummingfleet.pth"
 	@touch $@
 
 .PHONY: constraints

@@ -1,3 +1,6 @@
-"""Lets tests import the collection the way Ansible does."""
+"""Makes the helpers beside the tests importable."""
 
-import webhook  # noqa: F401  puts this repository's collection on the import path
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -132,7 +132,7 @@ class ActionModule(ActionBase):
         request = {
             **arguments,
             "stacks": stacks,
-            "agents": control.agent_payload(renderer, survey.get("missing_agents", [])),
+            "agents": control.agent_payload(survey.get("missing_agents", [])),
         }
         changed = False
         if stacks:

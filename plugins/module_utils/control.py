@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Iterator
+from pathlib import Path
+from typing import Any
 
 from ansible_collections.hummingfleet.core.plugins.module_utils import render
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import load_catalogue
@@ -18,6 +19,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import loa
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import load_keyring
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, TenantRecord
 
+AGENT_DIR = Path(__file__).resolve().parents[2] / "agent"
 LEASE_TTL_SECONDS = 120.0
 LEASE_RENEW_SECONDS = 30.0
 
@@ -76,12 +78,12 @@ def judge_survey(
     return judged
 
 
-def agent_payload(renderer: render.Renderer, versions: Iterable[str]) -> dict[str, dict[str, str]]:
+def agent_payload(versions: Iterable[str]) -> dict[str, dict[str, str]]:
     """The files of those agent versions, base64; only the version in this repository can be sent."""
     wanted = sorted(set(versions))
     if not wanted:
         return {}
-    folder = renderer.fleet.root / "agent"
+    folder = AGENT_DIR
     here = (folder / "VERSION").read_text().strip()
     strange = [version for version in wanted if version != here]
     if strange:

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
 import json
-import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,20 +24,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
-import webhook  # noqa: F401, E402
 import yaml  # noqa: E402
-from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import load_catalogue  # noqa: E402
-from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import encrypt_connection  # noqa: E402
-from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import load_fleet  # noqa: E402
-from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import generate_keyring  # noqa: E402
-from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause, Registry  # noqa: E402
 from factories import document, market_making_bot  # noqa: E402
-
-STANDIN = "hummingfleet/standin:1"
-CAUSE = Cause("bench", "measured", getpass.getuser())
+from installation import STANDIN, Installation, Run, docker  # noqa: E402
 
 
 def say(text: str) -> None:
@@ -48,111 +36,52 @@ def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-class Bench:
-    """An installation of its own in a temporary folder: registry, key ring, catalogue, SSH server, node folder."""
+class Bench(Installation):
+    """An installation over SSH with tenants of two bots each, and the other ways to run the same stacks."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.base_dir = folder / "node"
-        self.base_dir.mkdir()
-        for name in ("tenants", "agent", "sandbox"):
-            (self.base_dir / name).mkdir()
-        shutil.copytree(ROOT / "catalogue", folder / "catalogue")
-        releases = yaml.safe_load((folder / "catalogue" / "releases.yml").read_text())
-        for service in ("engine", "postgres", "redis"):
-            releases["2026.09"][service]["local"] = STANDIN
-        (folder / "catalogue" / "releases.yml").write_text(yaml.safe_dump(releases))
-        plans = yaml.safe_load((folder / "catalogue" / "plans.yml").read_text())
-        for plan in plans.values():
-            plan.update(bot_memory_mib=64, postgres_memory_mib=64, redis_memory_mib=16)
-        (folder / "catalogue" / "plans.yml").write_text(yaml.safe_dump(plans))
-        self.ssh = SshServer(folder)
-        node = {
-            "ansible_host": "127.0.0.1",
-            "ansible_port": self.ssh.port,
-            "ansible_user": "root",
-            "ansible_ssh_private_key_file": str(folder / "client_key"),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={folder}/known_hosts -o StrictHostKeyChecking=yes",
-            "memory_mib": 1_000_000,
-            "labels": {},
-        }
-        fleet = {
-            "plugin": "hummingfleet.core.tenants",
-            "registry": str(folder / "registry.db"),
-            "keyring": {"file": str(folder / "keyring.yml")},
-            "catalogue": str(folder / "catalogue"),
-            "images": "build",
-            "base_dir": str(self.base_dir),
-            "address_pool": "10.200.0.0/16",
-            "uid_pool": [310000, 319999],
-            "kdf_iterations": 1,
-            "nodes": {"bench": node},
-        }
-        self.fleet_path = folder / "fleet.tenants.yml"
-        self.fleet_path.write_text(yaml.safe_dump(fleet))
-        self.keyring = generate_keyring(folder / "keyring.yml")
-        self.fleet = load_fleet(self.fleet_path)
-        self.catalogue = load_catalogue(self.fleet.catalogue)
-        self.registry = Registry(self.fleet.registry)
+        super().__init__(folder, prefix="bench-", pool="10.200.0.0/16", over_ssh=True)
         self.tenants: list[str] = []
 
     def add_tenants(self, count: int) -> list[str]:
         """Stores that many new tenants: Postgres, Redis and two bots each."""
         new = [f"bench-{len(self.tenants) + index}" for index in range(count)]
         for tenant in new:
-            connection = encrypt_connection(
-                {"api_key": f"key of {tenant}", "api_secret": f"secret of {tenant}"},
-                connection_id="ex1",
-                exchange="binance",
-                tenant=tenant,
-                keyring=self.keyring,
-                key_id="k1",
-                connectors=self.catalogue.connectors,
+            self.submit(
+                document(
+                    tenant=tenant,
+                    subdomain=tenant,
+                    exchange_environment="live",
+                    exchange_connections=[self.connection(tenant)],
+                    bots=[market_making_bot(id="b1"), market_making_bot(id="b2")],
+                )
             )
-            data = document(
-                tenant=tenant,
-                subdomain=tenant,
-                exchange_connections=[connection],
-                bots=[market_making_bot(id="b1"), market_making_bot(id="b2")],
-            )
-            self.registry.submit(data, cause=CAUSE, fleet=self.fleet, catalogue=self.catalogue)
         self.tenants += new
         return new
 
     def change_one(self, tenant: str, amount: float) -> None:
         """A new revision of one tenant that replaces one of its containers."""
+        self.change(tenant, lambda data: data["bots"][0]["strategy_config"].update(order_amount=amount))
 
-        def change(data: dict[str, Any]) -> dict[str, Any]:
-            data["bots"][0]["strategy_config"]["order_amount"] = amount
-            return data
+    def ours(self, *arguments: str) -> Run:
+        """A converge that has to succeed."""
+        return self._succeeded(self.converge(*arguments))
 
-        self.registry.change(tenant, change, cause=CAUSE, fleet=self.fleet, catalogue=self.catalogue)
+    def nothing(self) -> Run:
+        """An Ansible run with the same inventory that asks the node for nothing but an answer."""
+        path = self.folder / "nothing.yml"
+        path.write_text("- hosts: nodes\n  gather_facts: false\n  tasks: [{ansible.builtin.ping: }]\n")
+        return self._succeeded(self.playbook(path))
 
-    def environment(self) -> dict[str, str]:
-        """What ansible-playbook is run with."""
-        return {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "HUMMINGFLEET_FLEET": str(self.fleet_path),
-            "ANSIBLE_FORKS": "20",
-            "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
-        }
-
-    def playbook(self, path: Path, inventory: Path, *arguments: str) -> str:
-        """Runs ansible-playbook; returns its output, raises with it on failure."""
-        command = [f"{ROOT}/.venv/bin/ansible-playbook", str(path), "-i", str(inventory), *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment(), capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
-        return done.stdout
-
-    def converge(self, *arguments: str) -> str:
-        """Our converge of the whole fleet."""
-        return self.playbook(ROOT / "playbooks" / "converge_tenant.yml", self.fleet_path, *arguments)
+    @staticmethod
+    def _succeeded(run: Run) -> Run:
+        if run.code != 0:
+            raise SystemExit(run.output[-4000:])
+        return run
 
     def over_ssh(self, script: str) -> str:
         """A shell script on the node."""
-        command = ["ssh", "-i", str(self.folder / "client_key"), "-p", str(self.ssh.port)]
+        command = ["ssh", "-i", str(self.folder / "client_key"), "-p", str(self.ssh.port if self.ssh else 22)]
         command += ["-o", f"UserKnownHostsFile={self.folder}/known_hosts", "root@127.0.0.1", "bash", "-s"]
         done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -173,11 +102,11 @@ class Bench:
         )
         self.over_ssh("\n".join(lines))
 
-    def by_tasks(self, tenants: list[str]) -> str:
+    def by_tasks(self, tenants: list[str]) -> Run:
         """The same stacks by a role of the usual kind."""
         inventory = self.folder / "by_tasks.yml"
         if not inventory.exists() or len(yaml.safe_load(inventory.read_text())["all"]["hosts"]) != len(tenants):
-            node = dict(self.fleet.nodes["bench"].variables)
+            node = dict(self.fleet.nodes["lab"].variables)
             hosts = {}
             for index, tenant in enumerate(tenants):
                 hosts[tenant] = {**node, "tenant": tenant, "subnet": f"10.201.{index}.0/27", "amount": 1}
@@ -196,58 +125,17 @@ class Bench:
                 ]
             )
         )
-        return self.playbook(playbook, inventory)
+        return self._succeeded(self.playbook(playbook, "--forks", "20", inventory=inventory))
 
-    def clean(self) -> None:
-        """Removes every container and network made here."""
-        script = [
-            "docker ps -aq --filter label=com.docker.compose.project --format '{{.ID}} {{.Names}}' "
-            "| awk '$2 ~ /^(bench-|tasks-)/ {print $1}' | xargs -r -n 50 docker rm -f >/dev/null",
-            "docker network ls --format '{{.Name}}' | grep -E '^(hf-bench-|tasks-bench-)' | xargs -r docker network rm >/dev/null",
-        ]
-        for line in script:
-            subprocess.run(["bash", "-c", line], check=False, env={**os.environ, "PATH": f"/usr/bin:{os.environ['PATH']}"})
-
-
-class SshServer:
-    """An sshd of our own on loopback, with keys of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("host_key", "client_key"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
-        host_key = (folder / "host_key.pub").read_text().split()
-        (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key[0]} {host_key[1]}\n")
-        config = [
-            f"Port {self.port}",
-            "ListenAddress 127.0.0.1",
-            f"HostKey {folder}/host_key",
-            f"AuthorizedKeysFile {folder}/authorized_keys",
-            "StrictModes no",
-            "PermitRootLogin prohibit-password",
-            "UsePAM no",
-            "MaxSessions 64",
-            "MaxStartups 64:30:128",
-            f"PidFile {folder}/sshd.pid",
-        ]
-        (folder / "sshd_config").write_text("\n".join(config) + "\n")
-        Path("/run/sshd").mkdir(exist_ok=True)
-        self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config")])
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            time.sleep(0.05)
-        raise SystemExit("the SSH server for the benchmark did not start")
-
-    def stop(self) -> None:
-        """Ends the server."""
-        self.process.terminate()
-        self.process.wait()
+    def clean_stacks(self) -> None:
+        """Removes every container and network made here, the other ways' too."""
+        names = docker("ps", "-a", "--format", "{{.Names}}").splitlines()
+        ids = [name for name in names if name.startswith(("bench-", "tasks-bench-"))]
+        for start in range(0, len(ids), 50):
+            docker("rm", "-f", *ids[start : start + 50], check=False)
+        for name in docker("network", "ls", "--format", "{{.Name}}").splitlines():
+            if name.startswith(("hf-bench-", "tasks-bench-")):
+                docker("network", "rm", name, check=False)
 
 
 @contextlib.contextmanager
@@ -259,8 +147,8 @@ def installation() -> Iterator[Bench]:
         yield bench
     finally:
         say("cleaning up")
+        bench.clean_stacks()
         bench.clean()
-        bench.ssh.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -281,53 +169,50 @@ def measure(bench: Bench, large: int, repeat: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     first = bench.add_tenants(10)
     say("first deployment of 10, ours")
-    figures["first_10_ours"] = timed(bench.converge)
+    figures["first_10_ours"] = timed(bench.ours)
     saved = bench.folder / "saved"
     say("first deployment of 10, docker compose with the same files")
-    bench.clean()
+    bench.clean_stacks()
     shutil.copytree(bench.base_dir / "tenants", saved, symlinks=True)
     figures["first_10_compose"] = timed(lambda: bench.compose(first, networks=True))
     say("first deployment of 10, once more ours, from nothing")
-    bench.clean()
+    bench.clean_stacks()
     shutil.rmtree(bench.base_dir / "tenants")
     (bench.base_dir / "tenants").mkdir()
-    again = timed(bench.converge)
+    again = timed(bench.ours)
     figures["first_10_ours"] = min(figures["first_10_ours"], again)
     say("first deployment of 10, task by task")
     figures["first_10_tasks"] = timed(lambda: bench.by_tasks(first))
     say("no-op of 10")
-    figures["noop_10_ours"] = median(bench.converge, repeat)
+    figures["noop_10_ours"] = median(bench.ours, repeat)
     figures["noop_10_compose"] = median(lambda: bench.compose(first), repeat)
     figures["noop_10_tasks"] = timed(lambda: bench.by_tasks(first))
     say("an Ansible run that does nothing")
-    nothing = bench.folder / "nothing.yml"
-    nothing.write_text("- hosts: nodes\n  gather_facts: false\n  tasks: [{ansible.builtin.ping: }]\n")
-    figures["ansible_start"] = median(lambda: bench.playbook(nothing, bench.fleet_path), repeat)
+    figures["ansible_start"] = median(bench.nothing, repeat)
     say("one changed tenant of 10")
     amounts = iter(range(1, 100))
     changes = []
     for _ in range(repeat):
         bench.change_one(first[3], next(amounts) / 100)
-        changes.append(timed(lambda: bench.converge("--limit", f"tenant-{first[3]}")))
+        changes.append(timed(lambda: bench.ours("--limit", f"tenant-{first[3]}")))
     figures["one_change_of_10_ours"] = statistics.median(changes)
     say("50 tenants")
     bench.add_tenants(40)
-    figures["up_to_50_ours"] = timed(bench.converge)
-    figures["noop_50_ours"] = median(bench.converge, repeat)
+    figures["up_to_50_ours"] = timed(bench.ours)
+    figures["noop_50_ours"] = median(bench.ours, repeat)
     figures["noop_50_compose"] = median(lambda: bench.compose(bench.tenants), repeat)
     if large > 50:
         say(f"{large} tenants (deploying takes minutes)")
         bench.add_tenants(large - 50)
-        figures[f"up_to_{large}_ours"] = timed(lambda: bench.converge("-e", "tenant_stack_health_timeout_seconds=600"))
-        figures[f"noop_{large}_ours"] = median(bench.converge, repeat)
-        figures["ansible_start_large"] = median(lambda: bench.playbook(nothing, bench.fleet_path), repeat)
+        figures[f"up_to_{large}_ours"] = timed(lambda: bench.ours("-e", "tenant_stack_health_timeout_seconds=600"))
+        figures[f"noop_{large}_ours"] = median(bench.ours, repeat)
+        figures["ansible_start_large"] = median(bench.nothing, repeat)
         changes = []
         for _ in range(repeat):
             bench.change_one(first[3], next(amounts) / 100)
-            changes.append(timed(lambda: bench.converge("--limit", f"tenant-{first[3]}")))
+            changes.append(timed(lambda: bench.ours("--limit", f"tenant-{first[3]}")))
         figures[f"one_change_of_{large}_ours"] = statistics.median(changes)
-    output = bench.converge()
-    figures["last_converge_changed_nothing"] = "changed=1" not in output and "skipping: no hosts matched" in output
+    figures["last_converge_changed_nothing"] = bench.ours().changed == 0
     return figures
 
 
@@ -341,7 +226,10 @@ def judge(figures: dict[str, Any], large: int) -> list[dict[str, Any]]:
     if large > 50:
         beyond = (figures[f"noop_{large}_ours"] - figures["ansible_start_large"]) / large * 1000
         rows.append((f"no-op of {large} beyond Ansible's start, ms per tenant", beyond, 15.0))
-    return [{"what": what, "measured": round(value, 2), "bound": bound, "holds": value <= bound} for what, value, bound in rows]
+    return [
+        {"what": what, "measured": round(value, 2), "bound": bound, "holds": value <= bound}
+        for what, value, bound in rows
+    ]
 
 
 def main() -> int:
@@ -357,7 +245,8 @@ def main() -> int:
     for name, value in figures.items():
         print(f"{name:<36} {value:8.2f}" if isinstance(value, float) else f"{name:<36} {value}")
     for row in bounds:
-        print(f"{row['what']:<52} {row['measured']:8.2f}  bound {row['bound']:5.1f}  {'holds' if row['holds'] else 'BROKEN'}")
+        verdict = "holds" if row["holds"] else "BROKEN"
+        print(f"{row['what']:<52} {row['measured']:8.2f}  bound {row['bound']:5.1f}  {verdict}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"seconds": figures, "bounds": bounds}, indent=1) + "\n")

@@ -565,8 +565,14 @@ class Stack:
             if guest["container"] in attached:
                 continue
             self._note(f"attach {guest['container']} to {wanted['name']}")
-            if not self.check:
-                self.engine.connect(wanted["name"], guest["container"], guest["aliases"], guest["address"])
+            if self.check:
+                continue
+            if self.engine.inspect(guest["container"]) is None:
+                raise StackError(
+                    f"container {guest['container']}, which this tenant needs, is not on the node; "
+                    "run the playbook prepare_sandbox for it first"
+                )
+            self.engine.connect(wanted["name"], guest["container"], guest["aliases"], guest["address"])
 
     def _compose(self, *arguments: str, timeout: float = 600) -> str:
         command = ["docker", "compose", "--project-directory", str(self.directory), *arguments]
