@@ -135,6 +135,9 @@ class _Network(_Matching):
 
         return core_schema.no_info_after_validator_function(check, core_schema.str_schema(strict=True))
 
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"type": "string", "maxLength": self.longest}
+
 
 _HYPHENATED: Final = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 Id = Annotated[str, _Matching("id", rf"(?=.{{2}}){_HYPHENATED}", _ID_TEXT, 32)]
@@ -297,7 +300,7 @@ class TenantDocument(_Part):
     uid: int | None = Field(None, ge=1000, le=2_000_000_000, description="allocated: the tenant's user id on its node")
     salt: Salt | None = Field(None, description="allocated: random text that goes into derived passwords")
     secret_versions: SecretVersions | None = Field(None, description="allocated: the versions of derived passwords")
-    subdomain: Subdomain = Field(description="unique in the fleet; the tenant's id where it is not given")
+    subdomain: Subdomain = Field("", description="unique in the fleet; the tenant's id where it is not given")
     release: str = Field(description="the name of a release in the catalogue")
     exchange_environment: Literal["live", "sandbox"] = Field(
         "live", description="live exchanges, or the sandbox exchange for every bot of the tenant"
@@ -313,8 +316,11 @@ class TenantDocument(_Part):
     @model_validator(mode="before")
     @classmethod
     def _default_subdomain(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "subdomain" not in data and isinstance(data.get("tenant"), str):
-            return {**data, "subdomain": data["tenant"]}
+        """An id that is refused is no subdomain either, and is refused once."""
+        if isinstance(data, dict) and "subdomain" not in data:
+            tenant = data.get("tenant")
+            if isinstance(tenant, str) and len(tenant) <= 32 and re.fullmatch(_HYPHENATED, tenant, re.ASCII):
+                return {**data, "subdomain": tenant}
         return data
 
     def plain(self) -> dict[str, Any]:
@@ -761,7 +767,7 @@ class _Judge:
         exchange = self.catalogue.exchanges.get(connector.name) if connector is not None else None
         rules = None
         pair = data.get("trading_pair")
-        if connector is not None and isinstance(pair, str) and len(pair) <= 41 and _PAIR.fullmatch(pair):
+        if connector is not None and isinstance(pair, str) and _PAIR.fullmatch(pair):
             rules = self._find_rules(pair, connector, exchange, f"{where}/trading_pair")
         config, limits = _parse_configs(data, where, self.findings)
         if strategy is not None:
@@ -806,6 +812,7 @@ class _Judge:
         if connector is not None and connector.kind != "spot" and strategy is not None:
             problem = f"{connector.name} trades perpetuals and {strategy.name} is a spot strategy"
             self.add("bot.perpetual", here, problem, "a connection to a spot exchange")
+            return None
         return connector
 
     def _find_rules(self, pair: str, connector: Connector, exchange: Exchange | None, where: str) -> Any:
@@ -896,5 +903,5 @@ def json_schema() -> dict[str, Any]:
         }
         for name, strategy in TEMPLATES.items()
     ]
-    schema["required"].remove("subdomain")
+    del schema["properties"]["subdomain"]["default"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tenant document", **schema}

@@ -130,7 +130,7 @@ def shown(value: object, limit: int = 40) -> str:
 
 def one_of(names: Iterable[str], wanted: object = None, limit: int = 12) -> str:
     """What is known, for a fault's ``allowed``: closest to ``wanted`` first, at most ``limit`` names."""
-    known = sorted(names)
+    known = sorted(name for name in names if name.isascii() and name.isprintable() and len(name) <= 64)
     if isinstance(wanted, str) and len(wanted) <= 64:
         close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.6)
         known = close + [name for name in known if name not in close]

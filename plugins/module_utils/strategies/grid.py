@@ -203,7 +203,7 @@ class Grid(Strategy):
         """A round trip pays the fee twice; the topmost step is the smallest in percent."""
         cost = config.upper_bound * 2 * fee_pct / 100
         if span <= cost * config.grid_count:
-            most = -int(-span // cost) - 1
+            most = int(span / cost) - (span % cost == 0)
             step = plain_number(floor_to(span / config.grid_count, _D("0.000001")))
             judgement.findings.add(
                 "grid.fees",
