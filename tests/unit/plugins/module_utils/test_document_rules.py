@@ -95,7 +95,8 @@ def with_perpetual() -> dict[str, Any]:
 
 MM = factories.market_making_document
 BOT, CONFIG, RISK, EX = "bots.0.", "bots.0.strategy_config.", "bots.0.risk_config.", "exchange_connections.0."
-P_BOT, P_CONFIG, P_RISK, P_EX = "/bots/0/", "/bots/0/strategy_config/", "/bots/0/risk_config/", "/exchange_connections/0/"
+P_BOT, P_CONFIG, P_RISK = "/bots/0/", "/bots/0/strategy_config/", "/bots/0/risk_config/"
+P_EX = "/exchange_connections/0/"
 SHORT = "AAAAAAAAAAAAAAAA"  # 12 bytes
 
 CASES = [
@@ -160,7 +161,8 @@ CASES = [
     Case("range", {"uid": 0}, "/uid", "0 is out of range", {"uid": 1000}, allowed="at least 1000"),
     Case("range", {BOT + "priority": 1001}, P_BOT + "priority", "out of range", {BOT + "priority": 1000},
          allowed="at most 1000"),
-    Case("choice", {"state": "deleted"}, "/state", "'deleted' is not one", {"state": "suspended"}, allowed="terminated"),
+    Case("choice", {"state": "deleted"}, "/state", "'deleted' is not one", {"state": "suspended"},
+         allowed="terminated"),
     Case("choice", {BOT + "state": "paused"}, P_BOT + "state", "'paused'", {BOT + "state": "liquidated"}),
     Case("choice", {"exchange_environment": "test"}, "/exchange_environment", "'test'",
          {"exchange_environment": "live"}),
@@ -178,7 +180,8 @@ CASES = [
     Case("id", {"subdomain": "xn--80ak6aa92e"}, "/subdomain", "not accepted", {"subdomain": "a" * 63}),
     Case("id", {BOT + "id": "B1"}, P_BOT + "id", "'B1'", {BOT + "id": "b-1"}),
     Case("id", {EX + "id": "../x", BOT + "exchange_connection_id": "../x"}, P_EX + "id", "'../x'"),
-    Case("node_id", {"placement": {"node": "edge-1"}}, "/placement/node", "'edge-1'", {"placement": {"node": "edge_1"}}),
+    Case("node_id", {"placement": {"node": "edge-1"}}, "/placement/node", "'edge-1'",
+         {"placement": {"node": "edge_1"}}),
     Case("ring", {"placement": {"ring": "Stable"}}, "/placement/ring", "'Stable'", {"placement": {"ring": "canary"}}),
     Case("label", {"placement": {"labels": {"a b": "x"}}}, "/placement/labels/a b", "'a b'",
          {"placement": {"labels": {"a.b": "x"}}}),
@@ -212,7 +215,8 @@ CASES = [
     # plan and release
     Case("plan.unknown", {"plan": "prp"}, "/plan", "no plan 'prp'", allowed="pro, "),
     Case("release.unknown", {"release": "2026.9"}, "/release", "no release '2026.9'", allowed="2026.09"),
-    Case("plan.bots", {"bots": [factories.grid_bot(id=f"b{i}") for i in range(11)]}, "/bots", "11 are more than plan pro",
+    Case("plan.bots", {"bots": [factories.grid_bot(id=f"b{i}") for i in range(11)]}, "/bots",
+         "11 are more than plan pro",
          {"bots": [factories.grid_bot(id=f"b{i}") for i in range(10)]}, allowed="at most 10"),
     Case(
         "plan.connections",
@@ -287,7 +291,8 @@ CASES = [
     Case("setting.missing", {"exchange_connections.1.settings": {"l1_address": "0xabc"}},
          "/exchange_connections/1/settings/lighter_api_key_index", "lighter needs it", base=with_settings),
     Case("setting.value", {"exchange_connections.2.settings.registration_sub_domain": "ww"},
-         "/exchange_connections/2/settings/registration_sub_domain", "'ww'", base=with_settings, allowed="app, my, www"),
+         "/exchange_connections/2/settings/registration_sub_domain", "'ww'", base=with_settings, allowed="app, my,
+         www"),
     Case("setting.value", {"exchange_connections.1.settings.lighter_api_key_index": True},
          "/exchange_connections/1/settings/lighter_api_key_index", "true", base=with_settings),
     Case("setting.value", {"exchange_connections.1.settings.l1_address": "a b"},
@@ -297,7 +302,8 @@ CASES = [
     # bots
     Case("bot.connection", {BOT + "exchange_connection_id": "ex9"}, P_BOT + "exchange_connection_id",
          "no exchange connection 'ex9'", allowed="ex1"),
-    Case("bot.template", {BOT + "strategy_template": "gird"}, P_BOT + "strategy_template", "no strategy template 'gird'",
+    Case("bot.template", {BOT + "strategy_template": "gird"}, P_BOT + "strategy_template",
+         "no strategy template 'gird'",
          allowed="grid, "),
     Case("bot.perpetual", {"bots": [factories.grid_bot(exchange_connection_id="pe")]}, P_BOT + "exchange_connection_id",
          "trades perpetuals", base=with_perpetual),
@@ -322,13 +328,15 @@ CASES = [
     Case("grid.step", {CONFIG + "lower_bound": "34999.99"}, P_CONFIG + "grid_count", "closer together than BTC-USDT",
          allowed="at most 1 levels"),
     Case("grid.fees", {CONFIG + "grid_count": 72, CONFIG + "order_amount": 50}, P_CONFIG + "grid_count",
-         "does not earn two fees", {CONFIG + "grid_count": 71, CONFIG + "order_amount": 50}, allowed="at most 71 levels"),
+         "does not earn two fees", {CONFIG + "grid_count": 71, CONFIG + "order_amount": 50},
+         allowed="at most 71 levels"),
     Case("grid.amount", {"bots": [factories.grid_bot(trading_pair="DOGE-USDT", strategy_config={
             "lower_bound": 1, "upper_bound": 2, "grid_count": 4, "order_amount": "1.7"})]},
          P_CONFIG + "order_amount", "level 3 at 1.75 would order 0 DOGE, below the minimum of 1",
          {"bots": [factories.grid_bot(trading_pair="DOGE-USDT", strategy_config={
              "lower_bound": 1, "upper_bound": 2, "grid_count": 4, "order_amount": "1.75"})]}),
-    Case("grid.notional", {CONFIG + "order_amount": 5}, P_CONFIG + "order_amount", "level 0 at 30000 would order 0.00016",
+    Case("grid.notional", {CONFIG + "order_amount": 5}, P_CONFIG + "order_amount",
+         "level 0 at 30000 would order 0.00016",
          {CONFIG + "order_amount": "5.35"}, allowed="at least 5.35"),
     Case("grid.position", {RISK + "max_position_usd": 999}, P_CONFIG + "order_amount", "10 levels of 100 are 1000",
          {RISK + "max_position_usd": 1000}, allowed="at most 99.9 "),
