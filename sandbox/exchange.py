@@ -26,9 +26,11 @@ ASSET_STEP = Decimal("0.00000001")
 """The smallest amount of any asset: fees are cut to it."""
 MAX_AMOUNT = Decimal(10) ** 15
 """The largest balance; keeps every product within Decimal's 28 digits."""
-CLOSED_ORDERS_KEPT = 5_000
-FILLS_KEPT = 20_000
+CLOSED_ORDERS_KEPT = 2_000
+FILLS_KEPT = 5_000
+"""Per account, as the closed orders."""
 TRADES_KEPT = 20_000
+"""Per pair."""
 CLIENT_ORDER_ID = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 
 

@@ -174,16 +174,16 @@ def candles(market: Market, interval: str, now: int, *, start: int | None = None
     first trade at the price the market began with."""
     length = INTERVALS_MS[interval]
     last = min(end if end is not None else now, now)
-    newest = last - last % length
+    newest = _opened(last, length)
     if start is not None:
-        oldest = start + (-start) % length
+        oldest = _opened(start + length - 1, length)
         newest = min(newest, oldest + (limit - 1) * length)
     else:
         oldest = newest - (limit - 1) * length
     close = market.first_price
     spans: dict[int, list[Trade]] = {}
     for trade in market.trades:
-        opened = trade.time - trade.time % length
+        opened = _opened(trade.time, length)
         if opened < oldest:
             close = trade.price
         elif opened <= newest:
@@ -195,6 +195,12 @@ def candles(market: Market, interval: str, now: int, *, start: int | None = None
         if trades:
             close = trades[-1].price
     return rows
+
+
+def _opened(moment: int, length: int) -> int:
+    """When the candle that holds this moment opened. Weeks begin on a Monday; 1970 began on a Thursday."""
+    offset = 4 * DAY_MS if length == 7 * DAY_MS else 0
+    return moment - (moment - offset) % length
 
 
 def _candle(opened: int, length: int, before: Decimal, trades: list[Trade]) -> list[Any]:

@@ -21,9 +21,11 @@ class KeyTable:
     def __init__(self) -> None:
         self._by_key: dict[str, Credentials] = {}
 
-    def replace(self, credentials: Iterable[Credentials]) -> None:
-        """From now on these are the keys."""
+    def replace(self, credentials: Iterable[Credentials]) -> set[str]:
+        """From now on these are the keys; returns the accounts whose former key or secret is no longer valid."""
+        former = set(self._by_key.values())
         self._by_key = {item.api_key: item for item in credentials}
+        return {item.account for item in former - set(self._by_key.values())}
 
     def owner(self, api_key: str | None) -> str | None:
         """The account name of a key, None for a stranger."""

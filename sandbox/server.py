@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import ssl
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,8 @@ from sandbox.stats import Stats
 from sandbox.streams import Streams
 
 SAVE_INTERVAL_SECONDS = 1.0
+SAVE_SHARE = 0.05
+"""Saving takes at most this share of the time: a large state is saved less often."""
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +138,10 @@ class Server:
         check_distinct(specs, where="accounts file and accounts added since")
         for spec in specs:
             self._open(spec)
-        self.keys.replace(spec.credentials for spec in specs)
+        changed = self.keys.replace(spec.credentials for spec in specs)
         active = sorted(spec.credentials.account for spec in specs)
         closed = sorted(set(self.exchange.accounts) - set(active))
-        for name in closed:
+        for name in changed:
             self.streams.disconnect(account=name)
         log.info("accounts: %d active, %d closed", len(active), len(closed))
         return {"active": active, "closed": closed}
@@ -187,13 +190,16 @@ class Server:
         state.write_json(self.settings.state_dir / "state.json", state.dump(self.exchange))
 
     async def _save_regularly(self) -> None:
+        taken = 0.0
         while True:
-            await asyncio.sleep(SAVE_INTERVAL_SECONDS)
+            await asyncio.sleep(max(SAVE_INTERVAL_SECONDS, taken / SAVE_SHARE))
+            began = time.monotonic()
             try:
                 self.save()
             except OSError as error:
                 self._changed = True
                 log.error("the state cannot be saved: %s", error.strerror)
+            taken = time.monotonic() - began
 
     def _load_state(self) -> None:
         directory = self.settings.state_dir

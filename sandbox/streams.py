@@ -21,6 +21,8 @@ from sandbox.stats import Stats
 
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_CONNECTIONS = 2_000
+MAX_CONNECTIONS_PER_ADDRESS = 200
+"""So that one client cannot take them all."""
 MAX_STREAMS = 1_024
 QUEUE_LENGTH = 5_000
 """Messages a slow client may leave waiting before it is disconnected."""
@@ -35,10 +37,12 @@ log = logging.getLogger(__name__)
 class Connection:
     """One websocket client: a bounded queue and the task that empties it."""
 
-    def __init__(self, socket: web.WebSocketResponse, kind: str) -> None:
+    def __init__(self, socket: web.WebSocketResponse, request: web.Request, kind: str) -> None:
         self.socket = socket
+        self.address = request.remote
         self.kind = kind
         """market or user."""
+        self._transport = request.transport
         self.accounts: dict[str, int] = {}
         """Account name to subscription id."""
         self.streams: set[str] = set()
@@ -59,9 +63,8 @@ class Connection:
 
     def abort(self) -> None:
         """Cut the connection without a goodbye."""
-        transport = self.socket._req.transport if self.socket._req is not None else None
-        if transport is not None:
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     async def close(self) -> None:
         """End the writer."""
@@ -226,11 +229,12 @@ class Streams:
         return await self._serve(connection, self._api_request)
 
     async def _open(self, request: web.Request, kind: str) -> Connection:
-        if len(self.connections) >= MAX_CONNECTIONS:
-            raise web.HTTPServiceUnavailable(text="too many connections")
+        same = sum(item.address == request.remote for item in self.connections)
+        if same >= MAX_CONNECTIONS_PER_ADDRESS or len(self.connections) >= MAX_CONNECTIONS:
+            raise web.HTTPServiceUnavailable(reason="Too many connections")
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=60.0, compress=False)
         await socket.prepare(request)
-        connection = Connection(socket, kind)
+        connection = Connection(socket, request, kind)
         self.connections.add(connection)
         return connection
 
