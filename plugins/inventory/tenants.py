@@ -151,7 +151,7 @@ class InventoryModule(BaseInventoryPlugin):
 
 
 def _read_tenants(fleet: Fleet, only):
-    # Imported here, so that a fleet without a registry needs no database library.
+    # Imported here: Ansible loads this plugin for every inventory source, also for those it does not parse.
     from ansible_collections.hummingfleet.core.plugins.module_utils.registry import (
         Registry,
         UnknownTenantError,
