@@ -36,8 +36,10 @@ options:
   keyring:
     description:
       - The source of the key ring, which names a file and never holds a key.
-      - V({file: path}), V({ansible_vault: path, password_file: path}) or
-        V({hashicorp_vault: {url, token_file, mount, path, ca_file, namespace}}).
+      - Either C(file), the path of a file of mode 0600 or 0400.
+      - Or C(ansible_vault) and C(password_file), the paths of an ansible-vault file and of the file with its password.
+      - Or C(hashicorp_vault) with C(url), C(token_file), C(mount) and C(path) of a KV version 2 secret, and optionally
+        C(ca_file) and C(namespace).
       - Required with O(state=present).
     type: dict
   salt:
@@ -85,9 +87,9 @@ EXAMPLES = r"""
     tenant: acme
     connection: "{{ document.exchange_connections[0] }}"
     keyring:
-      file: var/keyring.yml
+      file: /etc/hummingfleet/keyring.yml
     salt: "{{ document.salt }}"
-    catalogue: catalogue
+    catalogue: /opt/hummingfleet/catalogue
     dest: /srv/hummingfleet/tenants/acme/bots/b1/config
     owner: "200003"
   delegate_to: localhost
@@ -97,10 +99,10 @@ EXAMPLES = r"""
     tenant: acme
     connection: "{{ document.exchange_connections[0] }}"
     keyring:
-      ansible_vault: vault/keyring.yml
+      ansible_vault: /etc/hummingfleet/keyring.vault.yml
       password_file: /root/.hummingfleet_vault_password
     salt: "{{ document.salt }}"
-    catalogue: catalogue
+    catalogue: /opt/hummingfleet/catalogue
   delegate_to: localhost
 
 - name: Take a connector out of the keystore
@@ -108,7 +110,7 @@ EXAMPLES = r"""
     tenant: acme
     connection:
       exchange: binance
-    catalogue: catalogue
+    catalogue: /opt/hummingfleet/catalogue
     dest: /srv/hummingfleet/tenants/acme/bots/b1/config
     state: absent
   delegate_to: localhost

@@ -52,7 +52,7 @@ EXAMPLES = r"""
   hummingfleet.core.strategy_config:
     document: "{{ lookup('ansible.builtin.file', 'acme.yml') | from_yaml }}"
     bot: b1
-    catalogue: catalogue
+    catalogue: /opt/hummingfleet/catalogue
     dest: /srv/hummingfleet/tenants/acme/bots/b1/config
   delegate_to: localhost
 
@@ -60,7 +60,7 @@ EXAMPLES = r"""
   hummingfleet.core.strategy_config:
     document: "{{ lookup('ansible.builtin.file', 'acme.yml') | from_yaml }}"
     bot: b1
-    catalogue: catalogue
+    catalogue: /opt/hummingfleet/catalogue
   delegate_to: localhost
   register: __strategy
 """

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.factories import catalogue
+from tests.factories import ROOT, catalogue
 from tests.secrecy import API_KEY, API_SECRET, KEYS, MASTER, assert_hidden, key_ring, texts_of
 
 CONNECTORS = catalogue().connectors
@@ -380,6 +380,17 @@ def test_a_secret_that_the_connector_does_not_have_is_refused_when_encrypting() 
     refused(lambda: encrypted({"passphrase": API_SECRET}), "has no such secret", "encrypted_api_key")
     refused(lambda: encrypted(exchange="binance_us"), "not a connector")
     refused(lambda: encrypted(key_id="k9"), "k1, k2", kind=KeyRingError)
+
+
+def test_the_code_that_the_documentation_gives_to_portal_developers_works() -> None:
+    page = (ROOT / "docs" / "secrets.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+
+    connection = names["connection"](KEYS["k2"], "k2", "acme", "ex1", API_KEY, f" {API_SECRET} ")
+
+    assert decrypted(connection, demand_aad="v2") == {"binance_api_key": API_KEY, "binance_api_secret": API_SECRET}
 
 
 # --- fingerprints ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import FILE_COMMON_ARGUMENTS
 from ansible.module_utils.testing import patch_module_args
 
 from tests.factories import ROOT
@@ -48,3 +49,30 @@ def run_ansible(module: str, arguments: dict[str, Any], tmp_path: Path, *options
     }
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     return done.stdout + done.stderr
+
+
+def documented_options(module: str) -> set[str]:
+    """The options that `ansible-doc` shows for the module, fragments included."""
+    command = [str(Path(sys.executable).with_name("ansible-doc")), "--json", f"hummingfleet.core.{module}"]
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout)[f"hummingfleet.core.{module}"]["doc"]["options"])
+
+
+def accepted_options(module: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The options in the argument spec that the module's main() hands to AnsibleModule."""
+    seen: dict[str, Any] = {}
+
+    class Stop(Exception):
+        """Ends main() once the spec is known."""
+
+    def remember(**arguments: Any) -> None:
+        seen.update(arguments)
+        raise Stop
+
+    monkeypatch.setattr(module, "AnsibleModule", remember)
+    with pytest.raises(Stop):
+        module.main()
+    common = set(FILE_COMMON_ARGUMENTS) if seen.get("add_file_common_args") else set()
+    return set(seen["argument_spec"]) | common

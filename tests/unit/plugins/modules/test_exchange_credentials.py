@@ -13,7 +13,7 @@ from ansible_collections.hummingfleet.core.plugins.modules import exchange_crede
 
 from tests.factories import ROOT, catalogue
 from tests.secrecy import API_KEY, API_SECRET, KEYS, MASTER, SALT, assert_hidden, key_ring, key_ring_text
-from tests.unit.plugins.modules.running import Runner, run_ansible
+from tests.unit.plugins.modules.running import Runner, accepted_options, documented_options, run_ansible
 
 PASSWORD = derive_password(key_ring(), tenant="acme", salt=SALT, purpose="keystore", version=1)
 SECRETS = [API_KEY, API_SECRET, MASTER, *KEYS.values(), PASSWORD]
@@ -228,3 +228,7 @@ def test_ansible_itself_reads_an_ansible_vault_key_ring(tmp_path: Path, argument
     done = run_ansible("exchange_credentials", arguments | {"keyring": source}, tmp_path)
 
     assert "localhost | CHANGED" in done, done
+
+
+def test_the_documentation_describes_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert documented_options("exchange_credentials") == accepted_options(exchange_credentials, monkeypatch)

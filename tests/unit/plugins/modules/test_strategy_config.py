@@ -8,7 +8,7 @@ import yaml
 from ansible_collections.hummingfleet.core.plugins.modules import strategy_config
 
 from tests import factories
-from tests.unit.plugins.modules.running import Runner, run_ansible
+from tests.unit.plugins.modules.running import Runner, accepted_options, documented_options, run_ansible
 
 
 @pytest.fixture
@@ -132,3 +132,7 @@ def test_ansible_itself_runs_the_module(tmp_path: Path, arguments: dict[str, Any
 
     assert "localhost | CHANGED" in done, done
     assert sorted(written(Path(arguments["dest"]))) == ["conf_client.yml", "controllers/b1.yml", "scripts/b1.yml"]
+
+
+def test_the_documentation_describes_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert documented_options("strategy_config") == accepted_options(strategy_config, monkeypatch)
