@@ -139,7 +139,7 @@ def parse_number(value: object, where: str, allowed: str, findings: Findings) ->
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         findings.add("type.number", where, f"{shown(value)} is not a number", allowed)
         return None
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
+    if not (value.is_finite() if isinstance(value, Decimal) else isinstance(value, str | int) or math.isfinite(value)):
         findings.add("number.finite", where, f"{value} is not finite", allowed)
         return None
     if isinstance(value, str):
