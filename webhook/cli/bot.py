@@ -1,0 +1,193 @@
+# Copyright: (c) 2026, Hummingfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``hummingfleet bot ...``"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from .. import changes
+from . import base
+from .base import Exit, OperationError, State, UnreachableError, pass_state
+from .tenant import change_tenant
+
+bot = base.group("bot", "Bots of a tenant. Every change is a revision, applied at once unless --no-converge is given.")
+
+
+def _command(name: str, change: Any, help_text: str) -> None:
+    @bot.command(name, help=help_text)
+    @click.argument("tenant")
+    @click.argument("bot_id", metavar="BOT")
+    @base.reason_option
+    @base.converge_option
+    @base.json_option
+    @pass_state
+    def run(state: State, tenant: str, bot_id: str, reason: str, converge: bool) -> None:
+        change_tenant(state, tenant, change(bot_id), f"bot {name} {bot_id}", reason, converge=converge)
+
+
+_command("start", lambda b: changes.set_bot_state(b, "running"), "Start a bot; it adopts the position it has.")
+_command("stop", lambda b: changes.set_bot_state(b, "stopped"), "Stop a bot: orders cancelled, position kept.")
+_command("restart", changes.restart_bot, "Restart a bot: orders cancelled, position kept and adopted.")
+_command("resume", changes.resume_bot, "Lift a bot's risk halt and let it trade again.")
+
+
+@bot.command()
+@click.argument("tenant")
+@click.argument("bot_id", metavar="BOT")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@base.reason_option
+@base.converge_option
+@base.json_option
+@pass_state
+def liquidate(state: State, tenant: str, bot_id: str, yes: bool, reason: str, converge: bool) -> None:
+    """Stop a bot and sell its position at market."""
+    changes.find_bot(state.installation.registry.get(tenant).document, bot_id)
+    if not yes and not click.confirm(f"Sell the whole position of {tenant}/{bot_id} at market?", err=True):
+        raise OperationError("nothing was sold")
+    change = changes.set_bot_state(bot_id, "liquidated")
+    change_tenant(state, tenant, change, f"bot liquidate {bot_id}", reason, converge=converge)
+
+
+@bot.command()
+@click.argument("tenant", required=False)
+@click.argument("bot_id", metavar="[BOT]", required=False)
+@base.json_option
+@pass_state
+def status(state: State, tenant: str | None, bot_id: str | None) -> None:
+    """Show what bots do now; the nodes are asked."""
+    from ..operations import survey
+
+    registry = state.installation.registry
+    if tenant is not None:
+        record = registry.get(tenant)
+        if bot_id is not None:
+            changes.find_bot(record.document, bot_id)
+    elif not registry.list():
+        state.output.table((), (), empty="no tenants")
+        state.output.result([])
+        return
+    with state.progress().step("Ask the nodes") as step:
+        found = survey(state.run, [tenant] if tenant else None, on_task=step.say)
+    records = registry.records({one.tenant for one in found.bots} | ({tenant} if tenant else set()))
+    wanted = {(t, b["id"]): b for t, r in records.items() for b in r.document.get("bots", ())}
+    rows = {(one.tenant, one.bot): one for one in found.bots}
+    keys = [key for key in sorted({*wanted, *rows}) if bot_id is None or key[1] == bot_id]
+    plain = []
+    for key in keys:
+        one, desired = rows.get(key), wanted.get(key, {})
+        plain.append(
+            {
+                "tenant": key[0],
+                "bot": key[1],
+                "name": desired.get("name"),
+                "pair": desired.get("trading_pair"),
+                "wanted": desired.get("state", "absent"),
+                "state": one.state if one else "not deployed",
+                "behind": list(found.reasons.get(key[0], ())),
+                **{name: value for name, value in (dict(one.facts) if one else {}).items() if name != "state"},
+            }
+        )
+    state.output.result(plain)
+    state.output.table(
+        ("tenant", "bot", "name", "pair", "wanted", "state", "orders", "fills", "position", "heartbeat", "engine"),
+        [
+            (
+                p["tenant"], p["bot"], p["name"], p["pair"], p["wanted"], _state(p), p.get("open_orders"),
+                p.get("fills"), _position(p), _age(p.get("heartbeat_age_seconds")), p.get("engine_version"),
+            )
+            for p in plain
+        ],
+        empty="no bots",
+    )  # fmt: skip
+    for name, reasons in sorted(found.reasons.items()):
+        if reasons:
+            state.output.say(f"tenant {name} is behind: {'; '.join(reasons)}")
+    if found.node_problems:
+        raise UnreachableError("\n".join(found.node_problems))
+    if found.message:
+        raise OperationError(found.message)
+
+
+@bot.command()
+@click.argument("tenant")
+@click.argument("bot_id", metavar="BOT")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the bot writes.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="How many lines to begin with."
+)
+@base.json_option
+@pass_state
+def logs(state: State, tenant: str, bot_id: str, follow: bool, lines: int) -> None:
+    """Show a bot's log, from its node."""
+    from ..nodes import NodeAccess, log_command
+
+    here = state.installation
+    record = here.registry.get(tenant)
+    changes.find_bot(record.document, bot_id)
+    node = here.fleet.nodes.get(str(record.document["placement"]["node"]))
+    if node is None:
+        raise OperationError(
+            f"tenant {tenant} is on node {record.document['placement']['node']}, which the fleet file does not have",
+            Exit.SETUP,
+        )
+    access = NodeAccess.of(node, here.fleet)
+    command = log_command(access, tenant, bot_id, follow=follow, lines=lines)
+    code = stream(command, as_json=state.output.as_json)
+    if code == 255 and access.remote:
+        raise UnreachableError(f"node {node.id} did not answer over SSH; check it with: hummingfleet doctor")
+    if code != 0:
+        raise OperationError(
+            f"the log of {tenant}/{bot_id} cannot be read on node {node.id}; is the bot deployed? "
+            f"See: hummingfleet bot status {tenant}"
+        )
+
+
+def stream(command: list[str], *, as_json: bool) -> int:
+    """Runs ``command`` and shows what it writes, line by line; the exit code. Ctrl+C ends it as it should."""
+    import json
+    import subprocess
+
+    from ..text import shown
+
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip("\r\n")
+                sys.stdout.write((json.dumps({"line": line}) if as_json else shown(line)) + "\n")
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            process.terminate()
+            return 0
+        except BrokenPipeError:
+            process.terminate()
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+            return 0
+        return process.wait()
+
+
+def _state(plain: dict[str, Any]) -> str:
+    halted = plain.get("halted")
+    if isinstance(halted, dict):
+        return f"halted: {halted.get('message') or halted.get('code')}"
+    return str(plain["state"])
+
+
+def _position(plain: dict[str, Any]) -> str | None:
+    position = plain.get("position")
+    if not isinstance(position, dict):
+        return None
+    base_asset = str(plain.get("pair") or "").partition("-")[0]
+    return f"{position.get('base')} {base_asset}".strip()
+
+
+def _age(seconds: object) -> str | None:
+    return f"{seconds:.0f} s ago" if isinstance(seconds, int | float) else None
