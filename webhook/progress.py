@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Progress of what takes long, on standard error: what is done now, how long it takes, and what each step took.
 
-On a terminal the present step is one live line; elsewhere (a log, a pipe) every step is a plain line when it starts, when
-it ends, and now and then in between.
+On a terminal the present step is one live line; elsewhere (a log, a pipe) every step is a plain line when it starts,
+when it ends, and now and then in between.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def run_playbook(
 
 
 def _start(**arguments: Any) -> Any:
-    import ansible_runner
+    import ansible_runner  # type: ignore[import-untyped]
 
     try:
         return ansible_runner.run(**arguments)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,7 +26,7 @@ keyring = base.group("keyring", "The keys that open the portal's ciphertexts, an
 @click.option("--aad", type=click.Choice(["v1", "v2"]), default="v2", show_default=True,
               help="v2 binds the ciphertext to tenant, connection and field.")  # fmt: skip
 @click.option("--from", "source", type=click.Path(allow_dash=True, dir_okay=False),
-              help="A YAML or JSON file 'api_key: ...' with the secrets, or - for standard input.  [default: ask]")  # fmt: skip
+              help="A file 'api_key: ...' with the secrets; - reads standard input.  [default: ask]")  # fmt: skip
 @base.json_option
 @pass_state
 def encrypt(
@@ -46,9 +47,8 @@ def encrypt(
             f"{shown(exchange)} is not a connector of the engine; catalogue/connectors.json lists them", Exit.USAGE
         )
     fields = _read_secrets(source) if source else _ask([field.short for field in connector.secrets if field.required])
-    missing = [
-        f.short for f in connector.secrets if f.required and not any(connector.find_field(n) == f for n in fields)
-    ]
+    given = {found.name for name in fields if (found := connector.find_field(name)) is not None}
+    missing = [field.short for field in connector.secrets if field.required and field.name not in given]
     if missing:
         raise OperationError(f"{exchange} needs {', '.join(missing)}, too", Exit.USAGE)
     connection = encrypt_connection(
@@ -88,12 +88,13 @@ def init(state: State, key_ids: tuple[str, ...]) -> None:
 def _read_secrets(source: str) -> dict[str, str]:
     import yaml
 
+    loader: Any = yaml.BaseLoader
     try:
         text = click.get_text_stream("stdin").read() if source == "-" else Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise OperationError(f"the file {source} cannot be read as text", Exit.USAGE) from None
     try:
-        data = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  makes strings only
+        data = yaml.load(text, Loader=loader)  # noqa: S506  makes strings only
     except yaml.YAMLError:  # its text would hold secrets
         data = None
     if not isinstance(data, dict) or not data or not all(isinstance(value, str) and value for value in data.values()):

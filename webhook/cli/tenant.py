@@ -131,12 +131,8 @@ def history(state: State, name: str, with_diff: bool) -> None:
     revisions = registry.history(name)
     applied = registry.get(name).applied_revision
     diffs = {r.revision: registry.diff(name, r.revision - 1, r.revision) for r in revisions} if with_diff else {}
-    state.output.result(
-        [
-            {**asdict(r), "applied": r.revision == applied, **({"diff": diffs[r.revision]} if diffs else {})}
-            for r in revisions
-        ]
-    )
+    plain = [{**asdict(r), "applied": r.revision == applied} for r in revisions]
+    state.output.result([{**one, "diff": diffs[one["revision"]]} if with_diff else one for one in plain])
     rows = [
         (r.revision, r.at, r.cause.kind, r.cause.text, r.cause.actor, "applied" if r.revision == applied else "")
         for r in revisions
@@ -241,6 +237,7 @@ def change_tenant(state: State, name: str, change: Change, what: str, reason: st
 def _read_document(source: str) -> dict[str, Any]:
     import yaml
 
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if source == "-":
             text = click.get_text_stream("stdin").read(_MAX_BYTES + 1)
@@ -253,7 +250,7 @@ def _read_document(source: str) -> dict[str, Any]:
     if len(text) > _MAX_BYTES:
         raise OperationError(f"the document {source} is larger than {_MAX_BYTES // 2**20} MiB", Exit.REFUSED)
     try:
-        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
+        data = yaml.load(text, Loader=loader)  # noqa: S506  a safe one
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark is not None else ""
