@@ -76,14 +76,16 @@ def parse_settings(data: Mapping[str, Any], *, where: str = "configuration") -> 
     known = {"host", "https_port", "stream_port", "control_socket", "tls", "accounts_file", "state_dir", "fees",
              "pairs"}
     _known_only(data, known, where)
-    tls = _mapping(data.get("tls") or {}, f"{where}: tls")
+    tls = _mapping(data.get("tls", {}), f"{where}: tls")
     _known_only(tls, {"certificate", "key"}, f"{where}: tls")
     if len(tls) == 1:
         raise ConfigError(f"{where}: tls needs both certificate and key.")
-    fees = _mapping(data.get("fees") or {}, f"{where}: fees")
+    fees = _mapping(data.get("fees", {}), f"{where}: fees")
     _known_only(fees, {"maker", "taker"}, f"{where}: fees")
     defaults = Settings(pairs=())
-    pairs = _mapping(data.get("pairs") or DEFAULT_PAIRS, f"{where}: pairs")
+    pairs = _mapping(data.get("pairs", DEFAULT_PAIRS), f"{where}: pairs")
+    if not pairs:
+        raise ConfigError(f"{where}: pairs is empty; leave it out for {', '.join(DEFAULT_PAIRS)}.")
     return Settings(
         pairs=tuple(parse_pair(name, rules, where=f"{where}: pairs.{name}") for name, rules in pairs.items()),
         host=_text(data.get("host", defaults.host), f"{where}: host"),
@@ -170,7 +172,7 @@ def parse_account(data: Any, *, where: str) -> AccountSpec:
              if item.get(key) is not None}
     return AccountSpec(
         Credentials(name, api_key, api_secret),
-        parse_balances(item.get("balances") or {}, where=f"{where}.balances"),
+        parse_balances(item.get("balances", {}), where=f"{where}.balances"),
         rates.get("maker_fee"), rates.get("taker_fee"),
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ async def server(settings: Settings) -> AsyncIterator[Server]:
     yield server
     await server.stop()
     server.exchange.check_books()
+
+
+@pytest.fixture(autouse=True)
+def no_traceback_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A client's mistakes must not look like the server's; a test that breaks the server clears the log."""
+    yield
+    assert [record for record in caplog.records if record.exc_info and record.levelno >= logging.WARNING] == []
 
 
 @pytest.fixture
