@@ -15,8 +15,6 @@ from ansible_collections.hummingfleet.core.plugins.module_utils import control, 
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, TenantRecord, process_holder
 
-LEASE_WAIT_SECONDS = 30.0
-
 
 class ActionModule(ActionBase):
     """Runs for a node's lead, delegated to the node."""
@@ -24,7 +22,17 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _supports_diff = True
     _VALID_ARGS = frozenset(
-        {"state", "deep", "force", "keep_data", "health_timeout_seconds", "parallel", "details", "docker_socket"}
+        {
+            "state",
+            "deep",
+            "force",
+            "keep_data",
+            "health_timeout_seconds",
+            "parallel",
+            "details",
+            "docker_socket",
+            "lease_wait_seconds",
+        }
     )
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -82,7 +90,13 @@ class ActionModule(ActionBase):
         if answer.get("unreachable") or answer.get("failed"):
             kind = "could not be reached" if answer.get("unreachable") else "failed"
             problem = f"node {variables['hummingfleet_node']} {kind}: {_one_line(answer.get('msg', ''))}"
-            return {"behind": tenants, "node_problem": problem, "missing_images": [], "missing_agents": [], "tenants": {}}
+            return {
+                "behind": tenants,
+                "node_problem": problem,
+                "missing_images": [],
+                "missing_agents": [],
+                "tenants": {},
+            }
         judged = control.judge_survey(records, answer["tenants"])
         behind = control.behind_of({"tenants": judged}, tenants)
         return {
@@ -107,6 +121,7 @@ class ActionModule(ActionBase):
         if survey.get("node_problem"):
             return {"changed": False, "tenants": {t: control.failed(str(survey["node_problem"])) for t in tenants}}
         check = bool(self._task.check_mode)
+        patience = float(arguments.pop("lease_wait_seconds", 30))
         results: dict[str, dict[str, Any]] = {}
         fences: dict[str, int] = dict.fromkeys(tenants, 2**62)
         if not check:
@@ -115,7 +130,7 @@ class ActionModule(ActionBase):
                 tenants,
                 holder=process_holder(os.getppid()),
                 ttl_seconds=control.LEASE_TTL_SECONDS,
-                wait_seconds=LEASE_WAIT_SECONDS,
+                wait_seconds=patience,
                 on_wait=lambda lease: self._display.display(f"waiting: {lease.describe()}"),
             )
             held = registry.leases(only=tenants)
@@ -123,7 +138,8 @@ class ActionModule(ActionBase):
                 if lease is None:
                     other = held.get(tenant)
                     results[tenant] = control.failed(
-                        (other.describe() if other else f"tenant {tenant} is being worked on") + "; converge again later"
+                        (other.describe() if other else f"tenant {tenant} is being worked on")
+                        + "; converge again later"
                     )
             fences = {tenant: lease.fence for tenant, lease in leases.items() if lease is not None}
         records: dict[str, TenantRecord] = dict(registry.records(fences))

@@ -48,9 +48,7 @@ from typing import Any
 def behind_tenants(leads: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Pairs of lead and tenant id."""
     return [
-        (lead, tenant)
-        for lead in leads
-        for tenant in hostvars[lead].get("__tenant_stack_survey", {}).get("behind", [])
+        (lead, tenant) for lead in leads for tenant in hostvars[lead].get("__tenant_stack_survey", {}).get("behind", [])
     ]
 
 

@@ -70,7 +70,9 @@ class Renderer:
         try:
             return self.catalogue.releases[name]
         except KeyError:
-            raise RenderError(f"release {name} is not in the catalogue any more; put it back into releases.yml") from None
+            raise RenderError(
+                f"release {name} is not in the catalogue any more; put it back into releases.yml"
+            ) from None
 
     def plan(self, name: str) -> Plan:
         """The plan of that name; raises RenderError when the catalogue has lost it."""

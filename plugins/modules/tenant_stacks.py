@@ -44,6 +44,10 @@ options:
     description: How many tenants are brought up at a time.
     type: int
     default: 4
+  lease_wait_seconds:
+    description: How long to wait for tenants that another run works on, in seconds, before they are refused.
+    type: int
+    default: 30
   base_dir:
     description: The folder of everything Hummingfleet keeps on the node.
     type: path
@@ -142,6 +146,7 @@ def main() -> None:
             "keep_data": {"type": "bool", "default": False},
             "health_timeout_seconds": {"type": "int", "default": 180},
             "parallel": {"type": "int", "default": 4},
+            "lease_wait_seconds": {"type": "int", "default": 30},
             "base_dir": {"type": "path", "default": "/srv/hummingfleet"},
             "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
             "digests": {"type": "dict", "default": {}},

@@ -164,9 +164,7 @@ class DockerEngine:
     def disconnect(self, network: str, container: str) -> None:
         """Detaches a container; nothing happens if it was not attached."""
         try:
-            self.request(
-                "POST", f"/networks/{quote(network)}/disconnect", body={"Container": container, "Force": True}
-            )
+            self.request("POST", f"/networks/{quote(network)}/disconnect", body={"Container": container, "Force": True})
         except DockerError as error:
             if error.status not in (404, 403, 500):
                 raise

@@ -334,7 +334,7 @@ class Stack:
         self._network(network)
         for name in replaces:
             self._note(f"replace container {services[name]['container']}")
-            if not self.check and name in altered:
+            if not self.check and self.containers[name]["name"] in altered:
                 self.engine.remove(self.containers[name]["id"])
         for name in starts:
             self._note(f"start container {services[name]['container']}")
@@ -411,7 +411,9 @@ class Stack:
         target = self.directory / "removed"
         ensure_directory(target, "0700", 0, 0)
         shutil.rmtree(source / "config", ignore_errors=True)
-        source.rename(target / f"{bot_id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{time.time_ns() % 10**6:06d}")
+        source.rename(
+            target / f"{bot_id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{time.time_ns() % 10**6:06d}"
+        )
 
     # - absent -
 
@@ -479,7 +481,9 @@ class Stack:
                     break
                 except OSError:
                     if time.monotonic() > deadline:
-                        raise StackError("another run is changing this stack on the node; converge again later") from None
+                        raise StackError(
+                            "another run is changing this stack on the node; converge again later"
+                        ) from None
                     time.sleep(0.1)
             fence_path = self.directory / "fence.json"
             known = (read_json(fence_path) or {}).get("fence", 0)
@@ -582,8 +586,14 @@ class Stack:
         environment["PATH"] = "/usr/bin:" + environment["PATH"]
         try:
             done = subprocess.run(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, env=environment,
-                check=False, cwd=self.directory,
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env=environment,
+                check=False,
+                cwd=self.directory,
             )
         except FileNotFoundError:
             raise StackError("docker is not installed on this node; run the playbook prepare_nodes") from None
@@ -644,7 +654,9 @@ def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[s
     for bot in stack["bots"]:
         if not stack["services"][bot["service"]]["running"]:
             continue
-        facts = bot_facts(tenants_dir(base_dir) / stack["tenant"] / "bots" / bot["id"], containers.get(bot["service"]), now)
+        facts = bot_facts(
+            tenants_dir(base_dir) / stack["tenant"] / "bots" / bot["id"], containers.get(bot["service"]), now
+        )
         container = containers.get(bot["service"])
         age = facts["heartbeat_age_seconds"]
         if container is not None and age is not None and now - age < container["created"]:
@@ -709,7 +721,9 @@ def survey(
     return {
         "tenants": tenants,
         "missing_images": [image for image in images if engine.image_id(image) is None],
-        "missing_agents": [version for version in agents if not (Path(base_dir) / "agent" / version / "VERSION").is_file()],
+        "missing_agents": [
+            version for version in agents if not (Path(base_dir) / "agent" / version / "VERSION").is_file()
+        ],
     }
 
 
