@@ -155,12 +155,12 @@ def parse_number(value: object, where: str, allowed: str, findings: Findings) ->
     else:
         number = Decimal(value)
     number = number.normalize() if number else Decimal(0)
-    _, digits, exponent = number.as_tuple()
+    _, digits, exponent = number.as_tuple()  # 30000 is 3E+4 here
     if not isinstance(exponent, int) or len(digits) > MAX_DIGITS or exponent < -MAX_PLACES or abs(number) >= _LARGEST:
         problem = f"{shown(value)} has more than {MAX_DIGITS} significant digits or {MAX_PLACES} decimal places"
         findings.add("number.digits", where, problem, allowed)
         return None
-    return number
+    return number.quantize(Decimal(1)) if exponent > 0 else number
 
 
 def parse_fields(

@@ -64,6 +64,7 @@ def test_numbers_are_taken_exactly(value: Any, expected: str) -> None:
     findings = Findings()
     number = parse_number(value, "/x", "a number", findings)
     assert number is not None and plain_number(number) == expected
+    assert Decimal(expected) < Decimal("0.000001") or str(number) == expected
     assert not findings
 
 
