@@ -56,7 +56,7 @@ CONNECTION_VARIABLES = frozenset(
     }
 )
 PRIVATE_NETWORKS = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
-KEYRING_PATHS = frozenset({"file", "ansible_vault", "password_file", "token_file"})
+KEYRING_PATHS = frozenset({"file", "ansible_vault", "password_file", "token_file", "ca_file"})
 ImagesSetting = Literal["auto", "registry", "build"]
 
 

@@ -18,6 +18,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import secrets
 import socket
 import time
@@ -43,6 +44,8 @@ LEASE_POLL_SECONDS = 0.5
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
 SERVICE_CONTAINERS = 4  # postgres, redis, gateway, dashboard: each may be switched on any time
 _ADVISORY_LOCK = 0x68756D6D  # "humm"
+_ID = re.compile(r"[a-z0-9-]{1,32}")  # anything else is no tenant's id, and not every database can be asked for it
+_CAUSE_CHARACTERS = 1000
 _CHUNK = 500  # bound parameters per statement
 
 
@@ -250,7 +253,7 @@ class Registry:
         """The records of those of ``tenants`` that exist, by id."""
         found: dict[str, TenantRecord] = {}
         with self._transaction() as connection:
-            for chunk in _chunks(tenants):
+            for chunk in _chunks(filter(_ID.fullmatch, tenants)):
                 for row in connection.execute(sa.select(_tenants).where(_tenants.c.tenant.in_(chunk))):
                     found[row.tenant] = _record(row)
         return dict(sorted(found.items()))
@@ -259,11 +262,10 @@ class Registry:
         """Every revision of the tenant with its time and cause, oldest first; raises UnknownTenantError."""
         columns = [c for c in _revisions.c if c.name != "document"]
         with self._transaction() as connection:
+            self._row(connection, tenant)
             rows = connection.execute(
                 sa.select(*columns).where(_revisions.c.tenant == tenant).order_by(_revisions.c.revision)
             ).all()
-        if not rows:
-            raise _unknown(tenant)
         return tuple(
             Revision(r.tenant, r.revision, r.at, Cause(r.cause_kind, r.cause_text, r.cause_actor)) for r in rows
         )
@@ -464,6 +466,12 @@ class Registry:
                 connection = connection.execution_options(hummingfleet_write=write)
                 with connection.begin():
                     if write and not self._sqlite:
+                        # As patient as SQLite; and a writer that vanished from the network frees the lock in the end.
+                        milliseconds = int(BUSY_SECONDS * 1000)
+                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+                        connection.exec_driver_sql(
+                            f"SET LOCAL idle_in_transaction_session_timeout = {2 * milliseconds}"
+                        )
                         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
                     yield connection
         except sa.exc.DBAPIError as error:
@@ -472,7 +480,7 @@ class Registry:
     def _failure(self, error: sa.exc.DBAPIError) -> RegistryError:
         where = f"the registry {self._url.render_as_string(hide_password=True)}"
         reason = " ".join(str(error.orig).split())
-        if "locked" in reason:
+        if "locked" in reason or "lock timeout" in reason:
             return RegistryError(f"{where} is busy: another process kept it locked for {BUSY_SECONDS} seconds")
         if "malformed" in reason or "not a database" in reason or "no such table" in reason:
             return RegistryError(f"{where} is damaged or no registry ({reason}); restore it from a backup")
@@ -540,6 +548,8 @@ class Registry:
         return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
     def _find_row(self, connection: sa.Connection, tenant: str) -> sa.Row[Any] | None:
+        if not _ID.fullmatch(tenant):
+            return None
         return connection.execute(sa.select(_tenants).where(_tenants.c.tenant == tenant)).one_or_none()
 
     def _row(self, connection: sa.Connection, tenant: str) -> sa.Row[Any]:
@@ -559,18 +569,18 @@ class Registry:
                 return tuple(TenantSummary._make(row) for row in connection.execute(query))
             found = [
                 TenantSummary._make(row)
-                for chunk in _chunks(only)
+                for chunk in _chunks(filter(_ID.fullmatch, only))
                 for row in connection.execute(query.where(_tenants.c.tenant.in_(chunk)))
             ]
         return tuple(sorted(found))
 
     def _document_at(self, connection: sa.Connection, tenant: str, revision: int) -> dict[str, Any]:
+        latest = self._row(connection, tenant).revision
+        if not 1 <= revision <= latest:
+            raise UnknownTenantError(f"tenant {tenant} has no revision {revision}; it has 1 to {latest}")
         text = connection.execute(
             sa.select(_revisions.c.document).where(_revisions.c.tenant == tenant, _revisions.c.revision == revision)
-        ).scalar_one_or_none()
-        if text is None:
-            latest = self._row(connection, tenant).revision
-            raise UnknownTenantError(f"tenant {tenant} has no revision {revision}; it has 1 to {latest}")
+        ).scalar_one()
         document: dict[str, Any] = json.loads(text)
         return document
 
@@ -643,9 +653,9 @@ class Registry:
                 tenant=document.tenant,
                 revision=values["revision"],
                 at=now,
-                cause_kind=cause.kind,
-                cause_text=cause.text,
-                cause_actor=cause.actor,
+                cause_kind=_storable(cause.kind),
+                cause_text=_storable(cause.text),
+                cause_actor=_storable(cause.actor),
                 document=text,
             )
         )
@@ -769,7 +779,9 @@ class Registry:
         queries = (
             [sa.select(_leases)]
             if only is None
-            else [sa.select(_leases).where(_leases.c.tenant.in_(chunk)) for chunk in _chunks(only)]
+            else [
+                sa.select(_leases).where(_leases.c.tenant.in_(chunk)) for chunk in _chunks(filter(_ID.fullmatch, only))
+            ]
         )
         for query in queries:
             for row in connection.execute(query):
@@ -807,7 +819,7 @@ class Registry:
         with self._transaction(write=True) as connection:
             known = {
                 tenant
-                for chunk in _chunks(tenants)
+                for chunk in _chunks(filter(_ID.fullmatch, tenants))
                 for (tenant,) in connection.execute(sa.select(_tenants.c.tenant).where(_tenants.c.tenant.in_(chunk)))
             }
             missing = [tenant for tenant in tenants if tenant not in known]
@@ -925,7 +937,11 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 def _postgresql_engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "postgresql":
         raise RegistryError(f"a registry can be SQLite or PostgreSQL, not {url.get_backend_name()}")
-    return sa.create_engine(url.set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        poolclass=sa.NullPool,
+        connect_args={"connect_timeout": url.query.get("connect_timeout", "10")},
+    )
 
 
 def _record(row: sa.Row[Any]) -> TenantRecord:
@@ -1032,6 +1048,11 @@ def _readable(document: Mapping[str, Any]) -> str:
 
 def _fingerprint(value: str) -> str:
     return "sha256:" + hashlib.sha256(_decoded(value)).hexdigest()[:12]
+
+
+def _storable(text: str) -> str:
+    """The text as every database takes it: no NUL, nothing that is not Unicode, not endless."""
+    return text[:_CAUSE_CHARACTERS].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _chunks(items: Iterable[str]) -> Iterator[list[str]]:

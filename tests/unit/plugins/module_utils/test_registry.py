@@ -234,6 +234,8 @@ def test_a_refused_document_stores_nothing_and_takes_nothing(registry: Registry)
         "a" * 33,
         "../etc",
         "acme\n",
+        "acme\0",
+        "\ud800",
         "{{ lookup('pipe', 'id') }}",
         "acme:!blue",
         "acme*",
@@ -405,10 +407,12 @@ def test_a_removed_tenant_holds_its_memory_until_the_removal_was_applied(registr
 
 
 def test_a_stack_with_more_containers_than_addresses_is_refused(registry: Registry) -> None:
-    bots = [grid_bot(id=f"b{number}") for number in range(addresses.CONTAINERS)]
-    with pytest.raises(HummingfleetError):
+    most = addresses.CONTAINERS - module.SERVICE_CONTAINERS
+    bots = [grid_bot(id=f"b{number}") for number in range(most + 1)]
+    with pytest.raises(AddressError, match=f"{addresses.CONTAINERS + 1} containers"):
         submit(registry, document(plan="business", bots=bots))
     assert registry.list() == ()
+    assert submit(registry, document(plan="business", bots=bots[:-1])).changed
 
 
 # --- history ---------------------------------------------------------------------------------------------------------
@@ -428,6 +432,13 @@ def test_every_revision_is_kept_with_its_cause_and_time(registry: Registry, cloc
     assert registry.get("acme").updated_at == history[-1].at
 
 
+def test_a_cause_may_be_any_text(registry: Registry) -> None:
+    submit(registry, grid_document(), cause=Cause("event", "a\0b \ud800 {{ x }} " + "y" * 5000, "\0"))
+    cause = registry.history("acme")[0].cause
+    assert cause.text.startswith("ab ? {{ x }} yyy")
+    assert (len(cause.text) <= 1000, cause.actor) == (True, "")
+
+
 def test_a_rollback_is_a_new_revision_with_the_old_content(registry: Registry) -> None:
     first = submit(registry, grid_document()).record
     registry.change("acme", add_bot("b2"), cause=CAUSE, **OURS)
@@ -444,7 +455,7 @@ def test_a_rollback_to_what_is_there_changes_nothing(registry: Registry) -> None
 
 def test_a_rollback_to_a_revision_that_is_not_there_is_refused(registry: Registry) -> None:
     submit(registry, grid_document())
-    for revision in (0, 2, -1):
+    for revision in (0, 2, -1, 1 << 80):
         with pytest.raises(UnknownTenantError, match=f"no revision {revision}; it has 1 to 1"):
             registry.rollback("acme", revision, cause=CAUSE, **OURS)
 
@@ -471,6 +482,9 @@ def test_reading_an_unknown_tenant_says_so(registry: Registry) -> None:
     for read in (registry.get, registry.history, lambda name: registry.document_at(name, 1)):
         with pytest.raises(UnknownTenantError, match="no tenant 'nobody'"):
             read("nobody")
+        for nonsense in ("x\0", "\ud800", "x" * 99, ""):
+            with pytest.raises(UnknownTenantError):
+                read(nonsense)
     with pytest.raises(UnknownTenantError):
         registry.change("nobody", dict, cause=CAUSE, **OURS)
 
@@ -486,7 +500,7 @@ def test_a_listing_has_the_columns_that_groups_are_made_of(registry: Registry) -
         ("blue", "edge_1", "pro", "active", "2026.09", "early", 1, 0),
     ]
     assert [summary.tenant for summary in registry.list(only=["blue", "nobody", "x' OR 1=1"])] == ["blue"]
-    assert registry.list(only=[]) == ()
+    assert registry.list(only=[]) == registry.list(only=["x\0", "\ud800"]) == ()
     assert list(registry.records(["blue", "acme", "nobody"])) == ["acme", "blue"]
     assert registry.records(["acme"])["acme"] == registry.get("acme")
 
@@ -936,10 +950,9 @@ def test_a_damaged_file_is_reported_in_words(tmp_path: Path, content: bytes) -> 
     assert path.read_bytes() == content
 
 
-def test_a_registry_that_is_kept_locked_is_reported_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"sqlite:///{tmp_path}/r.db"
+def test_a_registry_that_is_kept_locked_is_reported_in_words(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     submit(Registry(url), document())
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     with Registry(url)._transaction(write=True), pytest.raises(RegistryError, match="is busy"):
         submit(Registry(url), document(state="suspended"))
 
