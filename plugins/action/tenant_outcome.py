@@ -32,7 +32,8 @@ class ActionModule(ActionBase):
         one = (batch.get("tenants") or {}).get(tenant)
         if one is None:
             raise AnsibleActionFail(
-                f"tenant {tenant} has no result: the batch on its node did not run ({batch.get('msg', 'no reason given')})"
+                f"tenant {tenant} has no result: the batch on its node did not run "
+                f"({batch.get('msg', 'no reason given')})"
             )
         failed = bool(one.get("failed"))
         if not self._task.check_mode and one.get("fence") is not None:

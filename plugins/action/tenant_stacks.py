@@ -45,9 +45,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"tenant_stacks has no option {', '.join(unknown)}")
         try:
             node = str(variables["hummingfleet_node"])
-            renderer = control.make_renderer(
-                variables.get("hummingfleet_fleet_path"), variables.get("hummingfleet_images_found")
-            )
+            renderer = control.make_renderer(variables.get("hummingfleet_fleet_path"))
             registry = Registry(renderer.fleet.registry)
             by_node = scope.tenants_by_node(variables["groups"], variables.get("ansible_limit"), self._loader)
             tenants = [scope.tenant_id(host) for host in by_node.get(node, [])]
@@ -79,7 +77,7 @@ class ActionModule(ActionBase):
         tenants: list[str],
         details: bool,
     ) -> dict[str, Any]:
-        records = {t: r for t, r in registry.records(tenants).items()}
+        records = registry.records(tenants)
         # A tenant forgotten since the inventory was read has nothing to converge.
         tenants = [tenant for tenant in tenants if tenant in records]
         request = control.survey_request(renderer, records)

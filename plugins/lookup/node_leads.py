@@ -40,7 +40,10 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.hummingfleet.core.plugins.module_utils import scope
+
+# `control` is not used here: a play's hosts are found in Ansible's main process, and workers, which are forks of it,
+# then need not import the database and validation libraries again for every task.
+from ansible_collections.hummingfleet.core.plugins.module_utils import control, scope  # noqa: F401
 
 
 class LookupModule(LookupBase):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Hummingfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the action plugins do on the control node: decide which documents a node needs, and keep leases alive meanwhile."""
+"""What the action plugins do on the control node: which documents a node needs, and leases kept alive meanwhile."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils import render
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import load_catalogue
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import load_fleet
+from ansible_collections.hummingfleet.core.plugins.module_utils.image_source import load_found_mode
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import load_keyring
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, TenantRecord
 
@@ -28,14 +29,14 @@ class ControlError(HummingfleetError):
     """A converge cannot go on for a reason of the control node."""
 
 
-def make_renderer(fleet_path: str | None, images: str | None) -> render.Renderer:
-    """The renderer for the installation that ``fleet_path`` describes; ``images`` is what the probe found."""
+def make_renderer(fleet_path: str | None) -> render.Renderer:
+    """The renderer for the installation that the fleet file at ``fleet_path`` (default: the usual one) describes."""
     fleet = load_fleet(fleet_path)
     return render.Renderer(
         fleet=fleet,
         catalogue=load_catalogue(fleet.catalogue),
         keyring=load_keyring(fleet.keyring, root=fleet.root),
-        images=render.image_mode(fleet, images),
+        images=render.image_mode(fleet, load_found_mode(fleet)),
     )
 
 

@@ -18,10 +18,10 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine, DockerError
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.files import (
@@ -585,7 +585,7 @@ class Stack:
         # Debian's client is the one that was set up for this engine; another one found first in PATH may not fit.
         environment["PATH"] = "/usr/bin:" + environment["PATH"]
         try:
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -785,7 +785,7 @@ def apply(
             }
 
     with ThreadPoolExecutor(max(1, parallel)) as pool:
-        results = dict(zip([stack["tenant"] for stack in stacks], pool.map(one, stacks)))
+        results = {stack["tenant"]: result for stack, result in zip(stacks, pool.map(one, stacks))}  # noqa: B905  nodes run 3.9
     if not check:
         up = [s for s in stacks if s["state"] == "present" and not results[s["tenant"]].get("failed")]
         for tenant, problems in wait_healthy(engine, base_dir, up, health_timeout_seconds).items():
