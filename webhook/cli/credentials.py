@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _read_secrets(source: str) -> dict[str, str]:
 
     loader: Any = yaml.BaseLoader
     try:
-        text = click.get_text_stream("stdin").read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise OperationError(f"the file {source} cannot be read as text", Exit.USAGE) from None
     try:

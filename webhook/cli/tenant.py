@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,7 @@ def _read_document(source: str) -> dict[str, Any]:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if source == "-":
-            text = click.get_text_stream("stdin").read(_MAX_BYTES + 1)
+            text = sys.stdin.read(_MAX_BYTES + 1)
         else:
             with Path(source).open(encoding="utf-8") as stream:
                 text = stream.read(_MAX_BYTES + 1)
