@@ -2,8 +2,20 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 
+.PHONY: help
+help: ## what can be made here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: venv ## this machine becomes a node, and a tenant's bot trades on the sandbox exchange
+	@$(VENV)/bin/hummingfleet demo up
+
+.PHONY: demo-down
+demo-down: venv ## remove the demonstration
+	@$(VENV)/bin/hummingfleet demo down
+
 .PHONY: venv
-venv: $(VENV)/.installed
+venv: $(VENV)/.installed ## the Python packages, into .venv
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "==> Python packages into $(VENV)"
