@@ -33,10 +33,7 @@ nodes:
 
 def write_fleet(folder: Path, tenants: int) -> Path:
     """A fleet file and a registry with that many tenants, written straight into the tables."""
-    sys.path.insert(0, str(ROOT))
     from ansible_collections.hummingfleet.core.plugins.module_utils import registry as module
-
-    import webhook  # noqa: F401  puts the collection on the import path
 
     path = folder / "fleet.tenants.yml"
     nodes = "".join(f"  edge_{n}: {{ansible_host: 192.0.2.{n + 1}, memory_mib: 16384}}\n" for n in range(NODES))
@@ -92,7 +89,7 @@ def measure(tenants: int) -> dict[str, float]:
         # Another process writes, so that this one stays as small as its child has to start.
         subprocess.run([sys.executable, __file__, "--write", folder, "--tenants", str(tenants)], check=True)
         command = [sys.executable, __file__, "--parse", str(Path(folder) / "fleet.tenants.yml")]
-        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
         result: dict[str, float] = json.loads(done.stdout)
         if result["tenants"] != tenants:
