@@ -42,11 +42,11 @@ def next_subnet(pool: IPv4Network, used: Collection[str]) -> str:
 
     Raises AddressError when the pool is exhausted.
     """
-    subnets = pool.subnets(new_prefix=TENANT_PREFIX)
-    next(subnets)
-    for subnet in subnets:
-        if str(subnet) not in used:
-            return str(subnet)
+    first, step = int(pool.network_address), 1 << (32 - TENANT_PREFIX)
+    for number in range(1, pool_size(pool) + 1):
+        subnet = f"{IPv4Address(first + number * step)}/{TENANT_PREFIX}"
+        if subnet not in used:
+            return subnet
     raise AddressError(
         f"the address pool {pool} is exhausted: all {pool_size(pool)} subnets are taken. "
         "Set a larger address_pool in the fleet file, or forget removed tenants"
