@@ -1,21 +1,52 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+# Debian's Docker client and compose plugin; another client that comes first in PATH may not find the plugin.
+export PATH := /usr/bin:/usr/sbin:$(CURDIR)/$(VENV)/bin:$(PATH)
+PYTEST := $(VENV)/bin/pytest
+
+.DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## what can be made here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## show what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: venv ## this machine becomes a node, and a tenant's bot trades on the sandbox exchange
+demo: venv ## provision a tenant on this machine whose bot trades on the sandbox exchange
 	@$(VENV)/bin/hummingfleet demo up
 
 .PHONY: demo-down
-demo-down: venv ## remove the demonstration
+demo-down: venv ## remove what the demo made
 	@$(VENV)/bin/hummingfleet demo down
 
+.PHONY: test
+test: venv lint lab ## run every check and test, the real engine's included
+	$(PYTEST) tests
+
+.PHONY: test-quick
+test-quick: venv ## run the tests that need nothing but Python
+	$(PYTEST) tests -m 'not lab and not engine'
+
+.PHONY: lint
+lint: venv ## check style, types and documentation
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet plugins webhook tests/installation.py tests/bench tests/lab
+	$(VENV)/bin/mypy
+	$(VENV)/bin/yamllint --strict .
+	$(VENV)/bin/ansible-lint --offline --profile production playbooks roles
+	$(VENV)/bin/python tools/generate_reference.py --check
+
+.PHONY: lab
+lab: venv ## have Docker and the images that tests and benchmarks need on this machine
+	@tools/prepare_lab
+
+.PHONY: bench
+bench: venv lab ## measure converges against docker compose and a task-by-task role
+	$(VENV)/bin/python tests/bench/bench_inventory.py
+	$(VENV)/bin/python tests/bench/bench_converge.py --json var/bench/converge.json
+
 .PHONY: venv
-venv: $(VENV)/.installed ## the Python packages, into .venv
+venv: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "==> Python packages into $(VENV)"
