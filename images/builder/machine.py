@@ -172,6 +172,7 @@ def build_files(suite: str, target: Path) -> None:
     """Write what a build container needs into a folder that is mounted at ``/run/build``.
 
     ``environment`` is sourced by the build scripts: variables given to ``docker run`` would stay in a committed image.
+    ``environment-pip`` is for scripts that fetch Python packages.
     """
     target.mkdir(parents=True, exist_ok=True)
     (target / "sources.list").write_text(find_mirrors().sources_list(suite))
@@ -191,15 +192,15 @@ def build_files(suite: str, target: Path) -> None:
         "DEBIAN_FRONTEND": "noninteractive",
         "LC_ALL": "C.UTF-8",
         **find_proxies(),
-        **pip_variables(),
     }
     bundle = find_ca_bundle()
     if bundle:
         (target / "ca.pem").write_bytes(bundle.read_bytes())
         variables |= dict.fromkeys(_CA_VARIABLES, f"{BUILD_DIR}/ca.pem")
-    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
-    (target / "environment").write_text(text)
-    (target / "environment").chmod(0o600)
+    for name, values in (("environment", variables), ("environment-pip", pip_variables())):
+        text = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(values.items()))
+        (target / name).touch(mode=0o600)
+        (target / name).write_text(text)
 
 
 def package_mounts() -> list[tuple[Path, str]]:

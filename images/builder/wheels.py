@@ -91,6 +91,7 @@ def provide(recipe: Recipe, base: Recipe, *, cache: Path, work: Path, log: Path,
     only_binary = "" if packages.compilers else "--only-binary :all:"
     script = f"""
 . {machine.BUILD_DIR}/environment
+. {machine.BUILD_DIR}/environment-pip
 mkdir -p /run/apt-lists/partial /run/apt-archives/partial
 apt-get update -q
 apt-get install -q -y python3-venv {" ".join(packages.compilers)}
@@ -127,6 +128,7 @@ def relock(recipe: Recipe, base: Recipe, *, cache: Path, work: Path, log: Path, 
     (out / "overrides.txt").write_text("\n".join(packages.overrides) + "\n")
     script = f"""
 . {machine.BUILD_DIR}/environment
+. {machine.BUILD_DIR}/environment-pip
 mkdir -p /run/apt-lists/partial /run/apt-archives/partial
 apt-get update -q
 apt-get install -q -y python3-venv {" ".join(packages.compilers)}
