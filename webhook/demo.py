@@ -36,7 +36,6 @@ from .runs import RunResult
 
 TENANT = "demo"
 BOT = "b1"
-ACCOUNT = "demo"
 PAIR = "BTC-USDT"
 GRID = {"lower_bound": 30000, "upper_bound": 35000, "grid_count": 10, "order_amount": 100}
 RISK = {"max_position_usd": 10000, "max_daily_loss_usd": 500, "max_drawdown_pct": 10}
@@ -97,7 +96,6 @@ class Demo:
         self.folder = self.var / "demo"
         self.document_path = self.folder / "tenant.yml"
         self.report_path = self.folder / "report.json"
-        self.accounts_path = self.var / "sandbox" / "accounts.json"
 
     # --- up ----------------------------------------------------------------------------------------------------------
 
@@ -108,11 +106,13 @@ class Demo:
         started = time.monotonic()
         with self.progress.step("Key ring") as step:
             step.note = self._ensure_keyring()
-        with self.progress.step("Exchange account and its encrypted credentials") as step:
-            step.note = self._ensure_account()
+        with self.progress.step("Tenant document with encrypted exchange credentials") as step:
+            step.note = self._ensure_document()
         self._prepare(node)
         with self.progress.step("Sandbox exchange", usually="10 s") as step:
             self._playbook("prepare_sandbox", step, limit=node.id)
+            new_account = self._ensure_account()
+            self._count("sandbox account", int(new_account))
         with self.progress.step("Store the tenant's document") as step:
             first = self._store(step)
         if first:
@@ -162,49 +162,36 @@ class Demo:
         generate_keyring(path)
         return f"made {path}"
 
-    def _ensure_account(self) -> str:
-        """An account with random credentials, known to the exchange in clear and to the tenant encrypted."""
-        account = self._read_account()
-        if account is not None and self._document_opens(account):
+    def _ensure_document(self) -> str:
+        """A document whose credentials are random; they exist encrypted only, as a portal would have them."""
+        if self._credentials() is not None:
             return "is there"
-        account = account or _new_account()
-        others = [one for one in self._accounts() if one.get("name") != ACCOUNT]
-        write_private(self.accounts_path, json.dumps({"accounts": [*others, account]}, indent=2) + "\n")
-        write_private(self.document_path, self._new_document(account))
+        if self._is_stored():
+            raise DemoError(
+                f"tenant {TENANT} is stored, but {self.document_path} does not open with the key ring; "
+                "run: hummingfleet demo down"
+            )
+        write_private(self.document_path, self._new_document())
         return f"made {self.document_path.relative_to(self.here.fleet.root)}"
 
-    def _accounts(self) -> list[dict[str, Any]]:
-        try:
-            data = json.loads(self.accounts_path.read_text(encoding="utf-8"))
-            return [one for one in data["accounts"] if isinstance(one, dict)]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, KeyError, TypeError):
-            raise DemoError(f"{self.accounts_path} is not what this program wrote; move it away") from None
-
-    def _read_account(self) -> dict[str, Any] | None:
-        return next((one for one in self._accounts() if one.get("name") == ACCOUNT), None)
-
-    def _document_opens(self, account: Mapping[str, Any]) -> bool:
-        """Whether the stored document's credentials open with the key ring and are the account's."""
+    def _credentials(self) -> dict[str, str] | None:
+        """Key and secret of the exchange account, or None if there is no document that opens with the key ring."""
         import yaml
         from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import decrypt_connection
 
         try:
             data = yaml.safe_load(self.document_path.read_text(encoding="utf-8"))
-            fields = decrypt_connection(
-                data["exchange_connections"][0], TENANT, self.here.keyring, self.here.catalogue.connectors
-            )
+            connection = data["exchange_connections"][0]
+            return decrypt_connection(connection, TENANT, self.here.keyring, self.here.catalogue.connectors)
         except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, HummingfleetError):
-            return False
-        return fields == {"binance_api_key": account["api_key"], "binance_api_secret": account["api_secret"]}
+            return None
 
-    def _new_document(self, account: Mapping[str, Any]) -> str:
+    def _new_document(self) -> str:
         import yaml
         from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import encrypt_connection
 
         connection = encrypt_connection(
-            {"api_key": account["api_key"], "api_secret": account["api_secret"]},
+            {"api_key": _random_word(), "api_secret": _random_word()},
             connection_id="ex1",
             exchange="binance",
             tenant=TENANT,
@@ -233,6 +220,26 @@ class Demo:
         }
         head = "# The demonstration's tenant, as a portal would submit it: hummingfleet tenant apply -f FILE\n"
         return head + yaml.safe_dump(document, sort_keys=False, width=120)
+
+    def _ensure_account(self) -> bool:
+        """The exchange knows the account; True if it is new there."""
+        control = self._control()
+        name = self._account_name()
+        if any(account["name"] == name for account in control.request("GET", "/accounts")["accounts"]):
+            return False
+        fields = self._credentials() or {}
+        account = {
+            "name": name,
+            "api_key": fields["binance_api_key"],
+            "api_secret": fields["binance_api_secret"],
+            "balances": dict(BALANCES),
+        }
+        control.request("POST", "/accounts", account)
+        return True
+
+    def _account_name(self) -> str:
+        """The account's name on the exchange: it goes with the key, so that new credentials are a new account."""
+        return f"{TENANT}-{(self._credentials() or {}).get('binance_api_key', 'unknown')[:6]}"
 
     def _prepare(self, node: Node) -> None:
         """The machine and its images are one playbook, shown as two steps."""
@@ -344,14 +351,14 @@ class Demo:
 
     def _look(self, node: Node) -> None:
         """What the node itself would answer about the bot; it is this machine, so no playbook is needed."""
-        from ansible_collections.hummingfleet.core.plugins.module_utils.node import docker_api, stacks
+        from ansible_collections.hummingfleet.core.plugins.module_utils.node import docker_api, observe
 
-        folder = stacks.tenants_dir(self.here.fleet.base_dir) / TENANT / "bots" / BOT
+        folder = observe.tenants_dir(self.here.fleet.base_dir) / TENANT / "bots" / BOT
         try:
-            containers = stacks.container_facts(docker_api.DockerEngine())
+            containers = observe.container_facts(docker_api.DockerEngine())
         except docker_api.DockerError as error:
             raise DemoError(f"{error}. Run: make demo") from None
-        facts = stacks.bot_facts(folder, containers.get(TENANT, {}).get(f"bot_{BOT}"), time.time())
+        facts = observe.bot_facts(folder, containers.get(TENANT, {}).get(f"bot_{BOT}"), time.time())
         self.facts.state = str(facts["state"])
         self.facts.engine_version = facts["engine_version"]
         self.facts.open_orders = facts["open_orders"]
@@ -379,8 +386,9 @@ class Demo:
     def _ask_exchange(self) -> None:
         """What the exchange itself says, beside what the bot says of itself."""
         control = self._control()
-        orders = control.request("GET", f"/orders?account={ACCOUNT}&state=open")["orders"]
-        fills = control.request("GET", f"/fills?account={ACCOUNT}")["fills"]
+        account = self._account_name()
+        orders = control.request("GET", f"/orders?account={account}&state=open")["orders"]
+        fills = control.request("GET", f"/fills?account={account}")["fills"]
         stats = control.request("GET", "/stats")
         self.facts.exchange = {
             "open_orders": len(orders),
@@ -437,8 +445,6 @@ class Demo:
                     self._playbook("remove_sandbox", step, limit=node.id)
         with self.progress.step("Remove its files"):
             shutil.rmtree(self.folder, ignore_errors=True)
-            if not sandboxed:
-                shutil.rmtree(self.accounts_path.parent, ignore_errors=True)
             if not others:
                 self._remove_node_files()
         kept = ["Docker, its settings and the images that were built (the next demonstration takes seconds)"]
@@ -462,13 +468,9 @@ class Demo:
             subprocess.run([str(_FIREWALL), "remove"], check=False, capture_output=True)
 
 
-def _new_account() -> dict[str, Any]:
-    letters = string.ascii_letters + string.digits
-
-    def word(length: int) -> str:
-        return "".join(secrets.choice(letters) for _ in range(length))
-
-    return {"name": ACCOUNT, "api_key": word(64), "api_secret": word(64), "balances": dict(BALANCES)}
+def _random_word(length: int = 64) -> str:
+    """Random letters and digits, in the form of Binance's keys."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
 
 
 def write_private(path: Path, text: str) -> None:

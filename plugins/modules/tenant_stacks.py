@@ -132,7 +132,7 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hummingfleet.core.plugins.module_utils.node import stacks
+from ansible_collections.hummingfleet.core.plugins.module_utils.node import batch
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine, DockerError
 
 
@@ -162,7 +162,7 @@ def main() -> None:
     engine = DockerEngine(wanted["docker_socket"])
     try:
         if wanted["state"] == "surveyed":
-            result = stacks.survey(
+            result = batch.survey(
                 engine,
                 wanted["base_dir"],
                 wanted["digests"],
@@ -171,7 +171,7 @@ def main() -> None:
                 deep=wanted["deep"],
             )
             module.exit_json(changed=False, **result)
-        result = stacks.apply(
+        result = batch.apply(
             engine,
             wanted["base_dir"],
             wanted["stacks"],

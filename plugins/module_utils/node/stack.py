@@ -1,16 +1,13 @@
 # Copyright: (c) 2026, Hummingfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bringing the stacks of one node to their desired state: who is behind, what differs, and the safe order of changes.
+"""One tenant's stack on a node: brought to its desired state, or removed, in the order that is safe for its orders.
 
-A stack arrives as plain data (see ``module_utils/render.py``). What was applied is kept beside it in ``state.json``, so
-that the everyday question, "who is behind?", reads one small file per tenant and one list of containers. The deep
-question compares every file and every container with what was applied.
+A stack arrives as plain data (see ``module_utils/render.py``).
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -18,12 +15,12 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine, DockerError
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.files import (
     digest,
     directory_is,
@@ -32,186 +29,24 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.files impor
     read_json,
     write_file,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe import (
+    LABEL_TENANT,
+    STATE_FILE,
+    altered_containers,
+    container_facts,
+    inspect_digest,
+    read_state,
+    tenants_dir,
+)
 
-LABEL_TENANT = "hummingfleet.tenant"
-LABEL_SERVICE = "hummingfleet.service"
-LABEL_SPEC = "hummingfleet.spec"
-STATE_FILE = "state.json"
 GRACE_SECONDS = 60
 SETTLE_TIMEOUT_SECONDS = 120
-HEARTBEAT_MAX_AGE_SECONDS = 15
 LOCK_WAIT_SECONDS = 10
 DIFF_MAX_CHARACTERS = 65_536
 
 
 class StackError(Exception):
     """One tenant's stack could not be brought to its desired state; the text says what and where."""
-
-
-def tenants_dir(base_dir: str) -> Path:
-    """Where the stacks of a node are kept."""
-    return Path(base_dir) / "tenants"
-
-
-# -- what is there ---------------------------------------------------------------------------------------------------
-
-
-def container_facts(engine: DockerEngine, label: str = LABEL_TENANT) -> dict[str, dict[str, dict[str, Any]]]:
-    """Containers by tenant and service: name, state, status, spec, image id; one request, whatever the number."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for container in engine.containers([label]):
-        labels = container.get("Labels") or {}
-        if str(labels.get("com.docker.compose.oneoff", "")).lower() == "true":
-            continue
-        found.setdefault(labels.get(LABEL_TENANT, ""), {})[labels.get(LABEL_SERVICE, "")] = {
-            "id": container["Id"],
-            "name": container["Names"][0].lstrip("/"),
-            "state": container["State"],
-            "status": container["Status"],
-            "spec": labels.get(LABEL_SPEC, ""),
-            "image_id": container["ImageID"],
-            "created": container["Created"],
-        }
-    return found
-
-
-def inspect_digest(facts: dict[str, Any]) -> str:
-    """What an edit by hand would change in a container: its configuration, not its state."""
-    kept = {key: facts.get(key) for key in ("Config", "HostConfig", "Image", "Mounts", "Name", "Path", "Args")}
-    kept["Mounts"] = sorted(kept["Mounts"] or [], key=lambda mount: mount.get("Destination", ""))
-    networks = (facts.get("NetworkSettings") or {}).get("Networks") or {}
-    kept["Networks"] = {name: sorted(set(net.get("Aliases") or [])) for name, net in networks.items()}
-    short_id = facts.get("Id", "")[:12]
-    return digest(json.dumps(kept, sort_keys=True).replace(short_id, "").encode())
-
-
-def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> dict[str, Any]:
-    """What a bot says of itself and what its container does: the live state people and programs are shown."""
-    heartbeat = read_json(bot_dir / "data" / "heartbeat.json") or {}
-    lifecycle = read_json(bot_dir / "data" / "lifecycle.json") or {}
-    at = heartbeat.get("at")
-    age = now - at if isinstance(at, (int, float)) and not isinstance(at, bool) else None
-    running = bool(container and container["state"] == "running")
-    fresh = running and age is not None and age <= HEARTBEAT_MAX_AGE_SECONDS
-    if running:
-        state = _running_state(heartbeat) if fresh else "starting"
-    elif container is None and not lifecycle:
-        state = "absent"
-    elif lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True:
-        state = "stopped"
-    elif lifecycle:
-        state = "unclean"
-    else:
-        state = "stopped"
-    facts: dict[str, Any] = {
-        "state": state,
-        "container": container["status"] if container else None,
-        "heartbeat_age_seconds": round(age, 1) if age is not None else None,
-        "verified": lifecycle.get("verified"),
-    }
-    for key in ("position", "open_orders", "fills", "halted", "engine_version", "agent_version", "connectors", "pid"):
-        facts[key] = heartbeat.get(key)
-    facts["config_digest"] = heartbeat.get("config_digest")
-    if not running and lifecycle:
-        facts["open_orders"] = lifecycle.get("open_orders")
-    return facts
-
-
-def _running_state(heartbeat: dict[str, Any]) -> str:
-    phase = heartbeat.get("phase")
-    if heartbeat.get("halted"):
-        return "halted"
-    if phase == "trading":
-        connectors = heartbeat.get("connectors")
-        ready = isinstance(connectors, dict) and bool(connectors) and all(v is True for v in connectors.values())
-        return "running" if heartbeat.get("strategy_running") is True and ready else "starting"
-    return phase if phase in ("starting", "settling", "stopping", "halted") else "starting"
-
-
-# -- who is behind ---------------------------------------------------------------------------------------------------
-
-
-def survey_tenant(
-    base_dir: str,
-    tenant: str,
-    wanted_digest: str,
-    containers: dict[str, dict[str, Any]],
-    now: float,
-    deep: Callable[[Path, dict[str, Any], dict[str, dict[str, Any]]], list[str]] | None = None,
-) -> dict[str, Any]:
-    """Whether one tenant is behind ``wanted_digest``, why, and what its bots do."""
-    directory = tenants_dir(base_dir) / tenant
-    state = read_json(directory / STATE_FILE, limit=4_194_304)
-    reasons: list[str] = []
-    if state is None:
-        reasons.append("not deployed here yet")
-        state = {}
-    elif state.get("digest") != wanted_digest:
-        reasons.append("the desired state has changed")
-    services: dict[str, dict[str, Any]] = state.get("services", {})
-    for name, service in services.items():
-        container = containers.get(name)
-        if service["running"]:
-            if container is None:
-                reasons.append(f"container {service['container']} is missing")
-            elif container["state"] != "running":
-                reasons.append(f"container {container['name']} is {container['state']}")
-            elif container["spec"] != service["spec"]:
-                reasons.append(f"container {container['name']} runs another specification")
-        elif container is not None and container["state"] in ("running", "restarting", "paused"):
-            reasons.append(f"container {container['name']} should be stopped and is {container['state']}")
-    reasons += [f"container {c['name']} is not expected" for name, c in containers.items() if name not in services]
-    bots = {}
-    for bot in state.get("bots", []):
-        facts = bot_facts(directory / "bots" / bot["id"], containers.get(bot["service"]), now)
-        bots[bot["id"]] = facts
-        if bot["state"] != "running" and facts["state"] == "unclean":
-            reasons.append(f"bot {bot['id']} died and its orders are not checked yet")
-    if deep is not None and state:
-        reasons += deep(directory, state, containers)
-    return {"behind": bool(reasons), "reasons": reasons, "bots": bots, "revision": state.get("revision")}
-
-
-def deep_check(
-    engine: DockerEngine, directory: Path, state: dict[str, Any], containers: dict[str, dict[str, Any]]
-) -> list[str]:
-    """What differs from what was applied: files, modes, owners, moved image tags, containers edited by hand."""
-    reasons = []
-    uid = state.get("uid", 0)
-    if not directory_is(directory, "0750", 0, uid):
-        reasons.append("the stack's folder has another mode or owner")
-    for relative, wanted in state.get("directories", {}).items():
-        if not directory_is(directory / relative, wanted["mode"], wanted["uid"], wanted["gid"]):
-            reasons.append(f"folder {relative} is missing or has another mode or owner")
-    for relative, wanted in state.get("files", {}).items():
-        facts = file_facts(directory / relative)
-        if facts is None:
-            reasons.append(f"file {relative} is missing")
-        elif facts["sha256"] != wanted["sha256"]:
-            reasons.append(f"file {relative} was edited")
-        elif facts != wanted:
-            reasons.append(f"file {relative} has another mode or owner")
-    reasons += [f"container {c['name']} was altered" for c in altered_containers(engine, state, containers)]
-    return reasons
-
-
-def altered_containers(
-    engine: DockerEngine, state: dict[str, Any], containers: dict[str, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The containers whose configuration, or whose tag's image, is not what was applied."""
-    found = []
-    for name, service in state.get("services", {}).items():
-        container = containers.get(name)
-        if container is None or not service["running"] or container["state"] != "running":
-            continue
-        facts = engine.inspect(container["id"])
-        moved = engine.image_id(service["image"]) != container["image_id"]
-        if facts is None or moved or inspect_digest(facts) != service.get("inspect"):
-            found.append(container)
-    return found
-
-
-# -- one tenant ------------------------------------------------------------------------------------------------------
 
 
 class Stack:
@@ -245,7 +80,7 @@ class Stack:
     def present(self) -> dict[str, Any]:
         """Files, network, containers; raises StackError, DockerError or OSError, with ``changes`` made so far kept."""
         if self.check:
-            self._apply(read_json(self.directory / STATE_FILE, limit=4_194_304) or {})
+            self._apply(read_state(self.directory) or {})
         else:
             ensure_directory(self.directory, "0750", 0, self.stack["gid"])
             with self._locked() as state:
@@ -494,7 +329,7 @@ class Stack:
                 )
             if self.stack["fence"] > known:
                 write_file(fence_path, json.dumps({"fence": self.stack["fence"]}).encode(), "0600", 0, 0)
-            yield read_json(self.directory / STATE_FILE, limit=4_194_304) or {}
+            yield read_state(self.directory) or {}
         finally:
             os.close(descriptor)
 
@@ -635,174 +470,3 @@ class Stack:
         }
         if state != before:
             write_file(self.directory / STATE_FILE, json.dumps(state, sort_keys=True).encode(), "0600", 0, 0)
-
-
-# -- health ----------------------------------------------------------------------------------------------------------
-
-
-def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[str, Any]], now: float) -> list[str]:
-    """What is not yet as desired, in words; empty when the stack is healthy."""
-    problems = []
-    for name, service in stack["services"].items():
-        container = containers.get(name)
-        if not service["running"]:
-            continue
-        if container is None:
-            problems.append(f"container {service['container']} is missing")
-        elif container["state"] != "running":
-            problems.append(f"container {service['container']} is {container['state']} ({container['status']})")
-    for bot in stack["bots"]:
-        if not stack["services"][bot["service"]]["running"]:
-            continue
-        facts = bot_facts(
-            tenants_dir(base_dir) / stack["tenant"] / "bots" / bot["id"], containers.get(bot["service"]), now
-        )
-        container = containers.get(bot["service"])
-        age = facts["heartbeat_age_seconds"]
-        if container is not None and age is not None and now - age < container["created"]:
-            problems.append(f"bot {bot['id']} has not reported since its container was made")
-        elif facts["state"] not in ("running", "halted"):
-            problems.append(f"bot {bot['id']} is {facts['state']}")
-        elif bot["live_digest"] and facts["config_digest"] != bot["live_digest"] and facts["state"] != "halted":
-            problems.append(f"bot {bot['id']} has not taken over its new configuration yet")
-    return problems
-
-
-def wait_healthy(
-    engine: DockerEngine,
-    base_dir: str,
-    stacks: list[dict[str, Any]],
-    timeout_seconds: float,
-    clock: Callable[[], float] = time.monotonic,
-    pause: Callable[[float], None] = time.sleep,
-) -> dict[str, list[str]]:
-    """Waits for all stacks at once; by tenant, what is still wrong when the time is over."""
-    deadline = clock() + timeout_seconds
-    waiting = {stack["tenant"]: stack for stack in stacks}
-    problems: dict[str, list[str]] = {}
-    while waiting:
-        containers = container_facts(engine)
-        now = time.time()
-        problems = {
-            tenant: found
-            for tenant, stack in waiting.items()
-            if (found := unhealthy(stack, base_dir, containers.get(tenant, {}), now))
-        }
-        waiting = {tenant: stack for tenant, stack in waiting.items() if tenant in problems}
-        if not waiting or clock() >= deadline:
-            break
-        pause(0.25)
-    return problems
-
-
-# -- one node --------------------------------------------------------------------------------------------------------
-
-
-def survey(
-    engine: DockerEngine,
-    base_dir: str,
-    digests: dict[str, str],
-    *,
-    images: list[str],
-    agents: list[str],
-    deep: bool,
-) -> dict[str, Any]:
-    """The node's answer to "who is behind?": per tenant the reasons, and what the node lacks for everybody."""
-    containers = container_facts(engine)
-    now = time.time()
-
-    def check(directory: Path, state: dict[str, Any], found: dict[str, dict[str, Any]]) -> list[str]:
-        return deep_check(engine, directory, state, found)
-
-    tenants = {
-        tenant: survey_tenant(base_dir, tenant, wanted, containers.get(tenant, {}), now, check if deep else None)
-        for tenant, wanted in digests.items()
-    }
-    return {
-        "tenants": tenants,
-        "missing_images": [image for image in images if engine.image_id(image) is None],
-        "missing_agents": [
-            version for version in agents if not (Path(base_dir) / "agent" / version / "VERSION").is_file()
-        ],
-    }
-
-
-def install_agents(base_dir: str, agents: dict[str, dict[str, str]], check: bool) -> list[str]:
-    """Puts agent versions (relative path → base64 content) on the node; the versions that were new."""
-    made = []
-    for version, contents in agents.items():
-        target = Path(base_dir) / "agent" / version
-        if (target / "VERSION").is_file():
-            continue
-        made.append(version)
-        if check:
-            continue
-        building = target.with_name(f".{version}.new")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(mode=0o755, parents=True)
-        for relative, content in sorted(contents.items()):
-            path = building / relative
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_file(path, base64.b64decode(content), "0644", 0, 0)
-        building.rename(target)
-    return made
-
-
-def apply(
-    engine: DockerEngine,
-    base_dir: str,
-    stacks: list[dict[str, Any]],
-    secrets: dict[str, dict[str, str]],
-    *,
-    agents: dict[str, dict[str, str]],
-    parallel: int,
-    health_timeout_seconds: float,
-    keep_data: bool,
-    force: bool,
-    deep: bool,
-    check: bool,
-) -> dict[str, Any]:
-    """Brings the given stacks up or down, several at a time; each has a result of its own."""
-    ensured = install_agents(base_dir, agents, check)
-    containers = container_facts(engine)
-
-    def one(stack: dict[str, Any]) -> dict[str, Any]:
-        tenant = stack["tenant"]
-        worker = Stack(
-            engine, base_dir, stack, secrets.get(tenant, {}), containers.get(tenant, {}), check=check, deep=deep
-        )
-        try:
-            if stack["state"] == "absent":
-                return worker.absent(keep_data=keep_data, force=force)
-            return worker.present()
-        except (StackError, DockerError, OSError) as error:
-            return {
-                "changed": bool(worker.changes),
-                "changes": worker.changes,
-                "diff": worker.diffs,
-                "failed": True,
-                "message": str(error),
-            }
-
-    with ThreadPoolExecutor(max(1, parallel)) as pool:
-        results = {stack["tenant"]: result for stack, result in zip(stacks, pool.map(one, stacks))}  # noqa: B905  nodes run 3.9
-    if not check:
-        up = [s for s in stacks if s["state"] == "present" and not results[s["tenant"]].get("failed")]
-        for tenant, problems in wait_healthy(engine, base_dir, up, health_timeout_seconds).items():
-            results[tenant].update(
-                failed=True,
-                message=f"not healthy after {health_timeout_seconds:.0f} s: " + "; ".join(problems),
-            )
-        facts = container_facts(engine)
-        now = time.time()
-        for stack in up:
-            tenant = stack["tenant"]
-            results[tenant]["bots"] = {
-                bot["id"]: bot_facts(
-                    tenants_dir(base_dir) / tenant / "bots" / bot["id"],
-                    facts.get(tenant, {}).get(bot["service"]),
-                    now,
-                )
-                for bot in stack["bots"]
-            }
-    return {"tenants": results, "installed_agents": ensured}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hummingfleet.core.plugins.module_utils.node import files, stacks
+from ansible_collections.hummingfleet.core.plugins.module_utils.node import files, observe
 
 NOW = 1_000_000.0
 
@@ -63,7 +63,7 @@ def applied(tmp_path: Path) -> Path:
 
 
 def survey(base: Path, digest: str = "d1", **containers: dict[str, Any]) -> dict[str, Any]:
-    return stacks.survey_tenant(str(base), "acme", digest, containers, NOW)
+    return observe.survey_tenant(str(base), "acme", digest, containers, NOW)
 
 
 def test_a_stack_as_applied_is_not_behind(applied: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_dead_bot_is_unclean_until_its_record_says_otherwise(
 ) -> None:
     bot = applied / "tenants" / "acme" / "bots" / "b1"
     write_json(bot / "data" / "lifecycle.json", lifecycle)
-    assert stacks.bot_facts(bot, running, NOW)["state"] == expected
+    assert observe.bot_facts(bot, running, NOW)["state"] == expected
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_dead_bot_is_unclean_until_its_record_says_otherwise(
 def test_a_live_process_alone_is_not_a_running_bot(applied: Path, heartbeat: dict[str, Any], expected: str) -> None:
     bot = applied / "tenants" / "acme" / "bots" / "b1"
     write_json(bot / "data" / "heartbeat.json", heartbeat)
-    assert stacks.bot_facts(bot, container("bot_b1"), NOW)["state"] == expected
+    assert observe.bot_facts(bot, container("bot_b1"), NOW)["state"] == expected
 
 
 def stack(live_digest: str | None = "live1") -> dict[str, Any]:
@@ -145,15 +145,15 @@ def stack(live_digest: str | None = "live1") -> dict[str, Any]:
 
 def test_health_waits_for_the_live_configuration(applied: Path) -> None:
     containers = {"bot_b1": container("bot_b1")}
-    assert stacks.unhealthy(stack(), str(applied), containers, NOW) == []
-    assert stacks.unhealthy(stack("live2"), str(applied), containers, NOW) == [
+    assert observe.unhealthy(stack(), str(applied), containers, NOW) == []
+    assert observe.unhealthy(stack("live2"), str(applied), containers, NOW) == [
         "bot b1 has not taken over its new configuration yet"
     ]
 
 
 def test_a_heartbeat_of_the_container_before_does_not_count(applied: Path) -> None:
     fresh = {**container("bot_b1"), "created": int(NOW) + 1}
-    assert stacks.unhealthy(stack(), str(applied), {"bot_b1": fresh}, NOW) == [
+    assert observe.unhealthy(stack(), str(applied), {"bot_b1": fresh}, NOW) == [
         "bot b1 has not reported since its container was made"
     ]
 
