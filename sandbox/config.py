@@ -14,10 +14,23 @@ from typing import Any
 from sandbox.errors import ConfigError
 from sandbox.exchange import MAX_AMOUNT, ZERO, PairRules
 
+_CENTS = {"tick": "0.01", "min_notional": "5"}
+_SMALL = {"tick": "0.0001", "lot": "0.1", "min_notional": "5", "max_quantity": "9000000"}
 DEFAULT_PAIRS: dict[str, dict[str, str]] = {
-    "BTC-USDT": {"price": "35250", "tick": "0.01", "lot": "0.00001", "min_notional": "5"},
-    "ETH-USDT": {"price": "2500", "tick": "0.01", "lot": "0.0001", "min_notional": "5"},
+    "BTC-USDT": {"price": "35250", "lot": "0.00001", **_CENTS},
+    "ETH-USDT": {"price": "2500", "lot": "0.0001", **_CENTS},
+    "ADA-USDT": {"price": "0.45", **_SMALL},
+    "BNB-USDT": {"price": "300", "lot": "0.001", **_CENTS},
+    "BTC-FDUSD": {"price": "35250", "lot": "0.00001", **_CENTS},
+    "BTC-USDC": {"price": "35250", "lot": "0.00001", **_CENTS},
+    "DOGE-USDT": {"price": "0.08", "tick": "0.00001", "lot": "1", "min_notional": "1", "max_quantity": "9000000"},
+    "ETH-BTC": {"price": "0.07092", "tick": "0.00001", "lot": "0.0001", "min_notional": "0.0001", "depth_quote": "2"},
+    "ETH-USDC": {"price": "2500", "lot": "0.0001", **_CENTS},
+    "LTC-USDT": {"price": "70", "lot": "0.001", **_CENTS},
+    "SOL-USDT": {"price": "100", "lot": "0.001", **_CENTS},
+    "XRP-USDT": {"price": "0.6", **_SMALL},
 }
+"""The pairs of the catalogue (catalogue/exchanges/binance.yml), with its rules and invented prices."""
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ASSET = re.compile(r"[A-Z0-9]{1,20}")
 PAIR = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sandbox.config import load_accounts, parse_account, parse_settings
 from sandbox.errors import ConfigError
@@ -15,10 +16,13 @@ from tests.sandbox.conftest import ACCOUNTS, write_accounts
 RULES = {"price": "100", "tick": "0.01", "lot": "0.001", "min_notional": "5"}
 
 
-def test_defaults_trade_the_two_usual_pairs() -> None:
+def test_defaults_trade_the_pairs_of_the_catalogue_under_its_rules() -> None:
+    text = (Path(__file__).parents[2] / "catalogue/exchanges/binance.yml").read_text()
+    wanted = {name: {key: rules[key] for key in ("tick", "lot", "min_notional")}
+              for name, rules in yaml.safe_load(text)["pairs"].items()}
     settings = parse_settings({})
-    assert [(rules.name, str(rules.tick), str(rules.lot), str(rules.min_notional)) for rules in settings.pairs] == [
-        ("BTC-USDT", "0.01", "0.00001", "5"), ("ETH-USDT", "0.01", "0.0001", "5")]
+    assert {rules.name: {"tick": str(rules.tick), "lot": str(rules.lot), "min_notional": str(rules.min_notional)}
+            for rules in settings.pairs} == wanted
     assert (settings.https_port, settings.stream_port) == (443, 9443)
 
 
