@@ -27,6 +27,8 @@ from pydantic import ValidationError
 
 from tests import factories
 
+SCHEMA = json_schema()
+
 
 def parse(data: Any) -> TenantDocument:
     return parse_document(data, factories.catalogue())
@@ -477,7 +479,7 @@ def test_any_valid_document_survives_a_round_trip(data: dict[str, Any]) -> None:
     plain = json.loads(json.dumps(document.plain(), allow_nan=False))
     assert parse(plain) == document
     assert parse(plain).plain() == plain
-    jsonschema.validate(plain, json_schema())
+    jsonschema.validate(plain, SCHEMA)
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -513,14 +515,14 @@ def test_any_data_is_accepted_or_refused_in_words(changes: list[tuple[str, Any]]
 
 
 def test_the_schema_accepts_what_the_parser_accepts() -> None:
-    jsonschema.Draft202012Validator.check_schema(json_schema())
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
     for data in (
         factories.grid_document(),
         factories.stored_document(),
         factories.market_making_document(),
         parse(factories.stored_document()).plain(),
     ):
-        jsonschema.validate(data, json_schema())
+        jsonschema.validate(data, SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -542,4 +544,4 @@ def test_the_schema_refuses_wrong_shapes(path: str, value: Any) -> None:
     data = put(factories.stored_document(), path, value)
     refusal(data)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(data, json_schema())
+        jsonschema.validate(data, SCHEMA)
