@@ -1,0 +1,81 @@
+"""The doctor's judgements, on recorded answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from webhook.doctor import Level, judge_node
+
+HEALTHY: dict[str, dict[str, Any]] = {
+    "Read the clock": {"rc": 0, "stdout": "1795400348.9", "at": 1795400349.0},
+    "Read the version of the Docker engine": {"rc": 0, "stdout": "20.10.24+dfsg1"},
+    "Read the version of docker compose": {"rc": 0, "stdout": "2.26.1-4"},
+    "List the images": {"rc": 0, "stdout": "hummingfleet/redis:7-1\nhummingfleet/engine:1\n"},
+    "Read the free disk space": {"rc": 0, "stdout": "Avail\n 73000"},
+}
+REDIS = frozenset({"redis:7", "hummingfleet/redis:7-1"})
+
+
+def _levels(**changes: dict[str, Any]) -> dict[str, Level]:
+    names = {"clock": 0, "docker": 1, "compose": 2, "images": 3, "disk": 4}
+    answers = dict(HEALTHY)
+    for name, answer in changes.items():
+        answers[list(HEALTHY)[names[name]]] = answer
+    return {check.subject.split()[0]: check.level for check in judge_node("local", answers, {REDIS})}
+
+
+def test_a_healthy_node_has_no_complaint() -> None:
+    assert set(_levels().values()) == {Level.OK}
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "level"),
+    [
+        ({"docker": {"rc": 2, "msg": "[Errno 2] No such file"}}, "docker", Level.FAIL),
+        ({"docker": {"rc": 0, "stdout": "19.3.1"}}, "docker", Level.FAIL),
+        ({"compose": {"rc": 0, "stdout": "1.29.2"}}, "compose", Level.FAIL),
+        ({"compose": {"rc": 0, "stdout": "v5.0.0"}}, "compose", Level.OK),
+        ({"clock": {"rc": 0, "stdout": "1795400345.9", "at": 1795400349.0}}, "clock", Level.WARN),
+        ({"clock": {"rc": 0, "stdout": "1795400400.0", "at": 1795400349.0}}, "clock", Level.FAIL),
+        ({"disk": {"rc": 0, "stdout": "Avail\n 900"}}, "disk", Level.WARN),
+        ({"images": {"rc": 0, "stdout": "postgres:15"}}, "images", Level.WARN),
+        ({"images": {"rc": 0, "stdout": "redis:7"}}, "images", Level.OK),
+    ],
+)
+def test_what_is_wrong_is_found(changes: dict[str, Any], subject: str, level: Level) -> None:
+    assert _levels(**changes)[subject] is level
+
+
+def test_everything_that_is_wrong_has_an_action() -> None:
+    broken = {task: {"rc": 1} for task in HEALTHY}
+    assert all(check.action for check in judge_node("local", broken, {REDIS}) if check.level is not Level.OK)
+
+
+def test_a_missing_key_ring_fails_and_says_what_to_do(call: Callable[..., Result], fleet_path: Path) -> None:
+    (fleet_path.parent / "keyring.yml").unlink()
+    result = call("doctor", "--no-nodes", "--json")
+    checks = {check["subject"]: check for check in json.loads(result.output)}
+    assert result.exit_code == 1
+    assert checks["key ring"]["level"] == "fail"
+    assert checks["key ring"]["action"] == "make one with: hummingfleet keyring init"
+
+
+def test_a_key_ring_that_others_can_read_fails(call: Callable[..., Result], fleet_path: Path) -> None:
+    (fleet_path.parent / "keyring.yml").chmod(0o644)
+    assert call("doctor", "--no-nodes").exit_code == 1
+
+
+def test_tenants_behind_and_held_leases_are_shown(
+    call: Callable[..., Result], registry: Any, stored: dict[str, Any]
+) -> None:
+    registry.acquire_leases(["acme"], holder="elsewhere:1:x", ttl_seconds=60)
+    result = call("doctor", "--no-nodes")
+    assert result.exit_code == 0
+    assert "warn  behind: 1 tenant(s)" in result.output
+    assert "tenant acme is being worked on by process 1 on elsewhere" in result.output
