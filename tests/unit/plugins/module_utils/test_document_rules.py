@@ -161,6 +161,23 @@ CASES = [
     Case("range", {"uid": 0}, "/uid", "0 is out of range", {"uid": 1000}, allowed="at least 1000"),
     Case("range", {BOT + "priority": 1001}, P_BOT + "priority", "out of range", {BOT + "priority": 1000},
          allowed="at most 1000"),
+    Case("range", {"uid": 2_000_000_001}, "/uid", "out of range", {"uid": 2_000_000_000}),
+    *(
+        Case("range", {BOT + name: value}, P_BOT + name, "out of range", {BOT + name: neighbour})
+        for name, value, neighbour in (
+            ("restarts", -1, 0),
+            ("restarts", 1_000_001, 1_000_000),
+            ("resumes", -1, 0),
+            ("resumes", 1_000_001, 1_000_000),
+            ("priority", -1, 0),
+        )
+    ),
+    *(
+        Case("range", {"secret_versions": {purpose: value}}, f"/secret_versions/{purpose}", "out of range",
+             {"secret_versions": {purpose: neighbour}})
+        for purpose in document_module.SECRET_PURPOSES
+        for value, neighbour in ((0, 1), (1_000_001, 1_000_000))
+    ),
     Case("choice", {"state": "deleted"}, "/state", "'deleted' is not one", {"state": "suspended"},
          allowed="terminated"),
     Case("choice", {BOT + "state": "paused"}, P_BOT + "state", "'paused'", {BOT + "state": "liquidated"}),
@@ -198,6 +215,8 @@ CASES = [
     Case("name", {BOT + "name": "a\u202eb"}, P_BOT + "name", "control", {BOT + "name": "日本 – ünïcode 🤖"}),
     Case("credential.text", {EX + "encrypted_api_key": "A" * 8193}, P_EX + "encrypted_api_key", "text is not accepted",
          {EX + "encrypted_api_key": "A" * 8192}),
+    Case("credential.text", {EX + "nonce_key": "A" * 8193}, P_EX + "nonce_key", "text is not accepted"),
+    Case("type.text", {EX + "nonce_key": None}, P_EX + "nonce_key", "the value is not text"),
     # names
     Case("tenant.reserved", {"tenant": "nodes", "subdomain": "n1"}, "/tenant", "'nodes'", {"tenant": "nodes1"}),
     Case("tenant.reserved", {"tenant": "edge-7", "subdomain": "n1"}, "/tenant", "'edge-7'", {"tenant": "edge-8"}),
@@ -388,6 +407,37 @@ def test_exactly_the_rule_refuses_and_names_field_and_reason(case: Case) -> None
 def test_the_neighbour_is_accepted(case: Case) -> None:
     document = parse(changed(case.base(), case.accepted))
     assert parse(document.plain()) == document
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "limit"),
+    [
+        ({"bots": [factories.grid_bot()] * 101}, "/bots", 100),
+        ({"exchange_connections": [factories.connection()] * 51}, "/exchange_connections", 50),
+        ({CONFIG + f"x{i}": 1 for i in range(61)}, P_BOT + "strategy_config", 64),
+        ({RISK + f"x{i}": 1 for i in range(14)}, P_BOT + "risk_config", 16),
+        ({EX + "settings": {f"x{i}": 1 for i in range(17)}}, P_EX + "settings", 16),
+        ({EX + f"encrypted_x{i}": "AAAA" for i in range(15)}, P_EX + "encrypted_*", 16),
+        ({EX + f"nonce_x{i}": "AAAA" for i in range(15)}, P_EX + "nonce_*", 16),
+    ],
+)
+def test_lists_and_mappings_are_bounded_whatever_the_plan_allows(
+    changes: dict[str, Any], pointer: str, limit: int
+) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse(changed(factories.grid_document(), changes))
+    found = [fault for fault in caught.value.faults if fault.rule == "length.list"]
+    assert [(fault.pointer, fault.allowed) for fault in found] == [(pointer, f"at most {limit} entries")]
+
+
+@pytest.mark.parametrize("name", ["all", "ungrouped", "localhost", "nodes", "tenants", "behind", "leads", "local"])
+def test_reserved_tenants(name: str) -> None:
+    assert refuse(Case("", {"tenant": name, "subdomain": "x1"}, "", "")).faults[0].rule == "tenant.reserved"
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis", "gateway", "dashboard", "edge", "broker", "sandbox"])
+def test_reserved_bots(name: str) -> None:
+    assert refuse(Case("", {BOT + "id": name}, "", "")).faults[0].rule == "bot.reserved"
 
 
 def test_too_many_levels_for_the_exchange_are_refused() -> None:
