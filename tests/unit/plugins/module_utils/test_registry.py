@@ -392,6 +392,14 @@ def test_a_placed_tenant_grows_only_as_far_as_its_node_has_room(registry: Regist
     assert registry.change("acme", set_field("state", "suspended"), cause=CAUSE, **shrunk).changed
 
 
+def test_a_growing_tenants_own_memory_is_not_counted_twice(registry: Registry) -> None:
+    two_bots = memory_of(grid_document(bots=[grid_bot(id="b1"), grid_bot(id="b2")]))
+    ours = {"fleet": small_fleet(two_bots), "catalogue": catalogue()}
+    submit(registry, grid_document(), ours["fleet"])
+    assert registry.change("acme", add_bot("b2"), cause=CAUSE, **ours).changed
+    assert registry.reserved_memory() == {"edge_1": two_bots}
+
+
 def test_a_removed_tenant_holds_its_memory_until_the_removal_was_applied(registry: Registry) -> None:
     fleet = small_fleet(memory_of(document()))
     submit(registry, document(), fleet)
