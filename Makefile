@@ -52,9 +52,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "==> Python packages into $(VENV)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet uv==0.13.9
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --compile-bytecode --editable '.[dev]'
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[dev]'
 	@# This repository's collection joins the namespace package `ansible_collections` that the package `ansible` fills.
 	@echo "$(CURDIR)/collections" > "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/hummingfleet.pth"
+	@# Bytecode now, for machines that are told not to write it later: half of a run's start would be compiling.
+	@$(VENV)/bin/python -m compileall -q -j 0 -x '/ansible_collections/|/tests?/' "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null || true
 	@touch $@
 
 .PHONY: constraints
