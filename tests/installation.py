@@ -98,6 +98,7 @@ class Installation:
             "address_pool": pool,
             "uid_pool": [uid_start, uid_start + 9_999],
             "kdf_iterations": 1,
+            "sandbox_container": f"{prefix}sandbox",
             "nodes": {"lab": {**self._connection(), "memory_mib": 1_000_000, "labels": {}}},
         }
         self.fleet_path = folder / "fleet.tenants.yml"

@@ -18,7 +18,8 @@ description:
     C(ring_<ring>), nodes in C(nodes). Characters other than letters, digits and underscores become underscores.
   - A tenant has the variables C(hummingfleet_tenant), C(hummingfleet_node) and C(hummingfleet_revision); its document
     stays in the registry until something needs it. All hosts have C(hummingfleet_fleet_path),
-    C(hummingfleet_base_dir), C(hummingfleet_images) and C(hummingfleet_address_pool).
+    C(hummingfleet_base_dir), C(hummingfleet_images), C(hummingfleet_address_pool) and
+    C(hummingfleet_sandbox_container).
   - Values of the fleet file are taken as they are, without templating.
   - A registry that does not exist yet gives the nodes and no tenant. One that cannot be read is an error.
 options:
@@ -72,6 +73,10 @@ options:
     description: PBKDF2 iterations of the engine's keystore.
     type: int
     default: 1
+  sandbox_container:
+    description: Name of the sandbox exchange's container on nodes; two installations that share a machine need two.
+    type: str
+    default: hf-sandbox
   nodes:
     description:
       - Nodes by id. O(nodes) maps an id to C(memory_mib) (what tenants may reserve there), C(labels) and Ansible's
@@ -130,6 +135,7 @@ class InventoryModule(BaseInventoryPlugin):
         self.inventory.set_variable("all", "hummingfleet_base_dir", fleet.base_dir)
         self.inventory.set_variable("all", "hummingfleet_images", fleet.images)
         self.inventory.set_variable("all", "hummingfleet_address_pool", str(fleet.address_pool))
+        self.inventory.set_variable("all", "hummingfleet_sandbox_container", fleet.sandbox_container)
         for node in fleet.nodes.values():
             self.inventory.add_group(f"node_{node.id}")
             self.inventory.add_host(node.id, group="nodes")

@@ -19,6 +19,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fa
 ENVIRONMENT_VARIABLE = "HUMMINGFLEET_FLEET"
 FILE_SUFFIXES = (".tenants.yml", ".tenants.yaml")
 NODE_ID = re.compile(r"^[a-z][a-z0-9_]{0,31}$")
+CONTAINER_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.ASCII)
 # A group or host of that name means something to the inventory or to Ansible itself.
 RESERVED_NODE_IDS = frozenset({"all", "behind", "leads", "localhost", "nodes", "tenants", "ungrouped"})
 RESERVED_NODE_PREFIXES = ("node_", "plan_", "release_", "ring_", "state_", "tenant_")
@@ -81,6 +82,7 @@ class Fleet:
     ``root`` is the folder that relative paths of the file start from: the nearest one above the file that has an
     ``ansible.cfg``, else the file's own. ``registry`` is a database URL and may hold a password, so it is not in the
     representation. ``base_dir`` is a folder on nodes. ``uid_pool`` holds the first and the last user id for tenants.
+    ``sandbox_container`` is the sandbox exchange that this installation's tenants trade on.
     """
 
     path: Path
@@ -93,6 +95,7 @@ class Fleet:
     address_pool: ipaddress.IPv4Network
     uid_pool: tuple[int, int]
     kdf_iterations: int
+    sandbox_container: str
     nodes: Mapping[str, Node]
 
 
@@ -160,6 +163,7 @@ class _Reader:
         "address_pool",
         "uid_pool",
         "kdf_iterations",
+        "sandbox_container",
         "nodes",
     )
 
@@ -188,6 +192,7 @@ class _Reader:
         pool = self.address_pool(data.get("address_pool", "10.90.0.0/16"))
         uids = self.uid_pool(data.get("uid_pool", [200000, 299999]))
         iterations = self.number("/kdf_iterations", data.get("kdf_iterations", 1), 1, 10_000_000)
+        sandbox = self.container("/sandbox_container", data.get("sandbox_container", "hf-sandbox"))
         nodes = self.nodes(data.get("nodes"))
         if self.faults or pool is None:
             return None
@@ -202,6 +207,7 @@ class _Reader:
             address_pool=pool,
             uid_pool=uids,
             kdf_iterations=iterations,
+            sandbox_container=sandbox,
             nodes=nodes,
         )
 
@@ -215,6 +221,12 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.refuse(where, f"is {value!r}", f"a whole number from {low} to {high}", "number")
             return low
+        return value
+
+    def container(self, where: str, value: object) -> str:
+        if not isinstance(value, str) or not CONTAINER_NAME.fullmatch(value):
+            self.refuse(where, f"is {value!r}", "a container's name, such as hf-sandbox", "container")
+            return ""
         return value
 
     def folder(self, where: str, value: object) -> Path:

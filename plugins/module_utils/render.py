@@ -39,7 +39,6 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base 
     engine_client_config,
 )
 
-SANDBOX_CONTAINER = "hf-sandbox"
 SANDBOX_NAMES = ("api.binance.com", "stream.binance.com", "ws-api.binance.com")
 AGENT_PATH = "/opt/hummingfleet/agent"
 CONFIG_PATH = "/opt/hummingfleet/config"
@@ -123,6 +122,7 @@ def desired_digest(document: Mapping[str, Any], renderer: Renderer) -> str:
             for c in document.get("exchange_connections", ())
         },
         "base_dir": renderer.fleet.base_dir,
+        "sandbox_container": renderer.fleet.sandbox_container,
         "kdf_iterations": renderer.fleet.kdf_iterations,
         "keys": [
             renderer.seal(renderer.keyring.key(c["key_id"]).hex())
@@ -235,7 +235,7 @@ class _Builder:
         if self.sandbox:
             attach.append(
                 {
-                    "container": SANDBOX_CONTAINER,
+                    "container": self.renderer.fleet.sandbox_container,
                     "aliases": list(SANDBOX_NAMES),
                     "address": str(addresses.shared["sandbox"]),
                 }
@@ -260,7 +260,10 @@ class _Builder:
                 "environment": {
                     "POSTGRES_USER": "hummingbot",
                     "POSTGRES_DB": "hummingbot",
-                    "POSTGRES_PASSWORD_FILE": "/run/secrets/postgres_password",
+                    # The official image would put what POSTGRES_PASSWORD_FILE holds into the environment of the
+                    # server; initdb reads it from the file. The image insists on a password all the same.
+                    "POSTGRES_PASSWORD": "see-pwfile",
+                    "POSTGRES_INITDB_ARGS": "--pwfile=/run/secrets/postgres_password",
                     "PGDATA": "/var/lib/postgresql/data/pgdata",
                 },
                 "volumes": [

@@ -155,6 +155,7 @@ def test_a_node_has_its_connection_variables_and_the_fleets_settings(parsed: dic
         "hummingfleet_base_dir": "/opt/fleet",
         "hummingfleet_images": "build",
         "hummingfleet_address_pool": "10.91.0.0/16",
+        "hummingfleet_sandbox_container": "hf-sandbox",
     }
 
 

@@ -148,6 +148,8 @@ def test_any_other_network_is_refused(value: object) -> None:
         ({"uid_pool": ["200000", "200001"]}, "/uid_pool"),
         ({"uid_pool": 200000}, "/uid_pool"),
         ({"kdf_iterations": 0}, "/kdf_iterations: is 0"),
+        ({"sandbox_container": "-rm"}, "/sandbox_container: is '-rm'"),
+        ({"sandbox_container": "{{ x }}"}, "/sandbox_container: is '{{ x }}'"),
         ({"kdf_iterations": True}, "/kdf_iterations: is True"),
         ({"catalogue": "{{ x }}"}, "/catalogue"),
         ({"keyring": {}}, "/keyring"),
