@@ -209,7 +209,7 @@ class _Collector:
             if self.on_output is not None:
                 self.on_output(text)
         if kind in ("playbook_on_task_start", "playbook_on_handler_task_start") and self.on_task is not None:
-            self.on_task(str(data.get("name") or data.get("task") or ""))
+            self.on_task(_plain_name(str(data.get("name") or data.get("task") or "")))
         elif kind in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable"):
             self._task(kind, data)
         elif kind == "playbook_on_stats":
@@ -226,6 +226,12 @@ class _Collector:
             return
         unreachable = kind == "runner_on_unreachable"
         self.failures.append(TaskFailure(host, task, _message(answer or {}, task), unreachable))
+
+
+def _plain_name(name: str) -> str:
+    """A task's name without the role that Ansible puts before it."""
+    role, separator, task = name.partition(" : ")
+    return task if separator and " " not in role else name
 
 
 def _message(answer: Mapping[str, Any], task: str) -> str:
