@@ -1,0 +1,6 @@
+"""Lets tests import the builder as images/build.py does."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
