@@ -9,11 +9,17 @@ Exit codes: 0 done, 1 other failure, 2 configuration, 3 exchange not reachable o
 settle and liquidate print the lifecycle record as one JSON line at the end.
 """
 
-import argparse
-import logging
-import os
-import sys
-from pathlib import Path
+import signal
+
+EARLY_SIGNALS: list[int] = []
+# Before anything slow: a stop that comes while the rest is imported must not kill the process.
+signal.signal(signal.SIGTERM, lambda number, frame: EARLY_SIGNALS.append(number))
+
+import argparse  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 sys.path[0] = str(Path(__file__).resolve().parent)
 
@@ -34,7 +40,8 @@ def main() -> int:
     arguments = parser.parse_args()
     log_to_stdout()
     os.umask(0o027)
-    session = Session(arguments.mode, timeout_seconds=getattr(arguments, "timeout", 60.0))
+    session = Session(arguments.mode, timeout_seconds=getattr(arguments, "timeout", 60.0),
+                      stop_requested=bool(EARLY_SIGNALS))
     try:
         code = session.run()
     except AgentError as error:

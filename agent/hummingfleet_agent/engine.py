@@ -1,4 +1,4 @@
-"""The engine in this process: importing it with its home in place, opening the keystore, starting and stopping a strategy.
+"""The engine in this process: imported with its home in place, its keystore, its strategy.
 
 The only module that imports Hummingbot at large; everything else gets its objects handed over.
 """
@@ -93,7 +93,8 @@ async def open_engine(home: Home, settings: BotSettings, password: str) -> Any:
             override_log_level=client_config.log_level, headless=True, silence_console=True)
     except Exception as error:
         # Only the kind of error: the text of a decryption error is not ours to vouch for.
-        raise KeystoreError(f"the keystore cannot be opened ({type(error).__name__}); converge the tenant again") from None
+        raise KeystoreError(f"the keystore cannot be opened ({type(error).__name__}); converge the tenant again") \
+            from None
     if application is None:
         raise KeystoreError("the keystore password does not open the keystore; both must come from one converge")
     add_stdout_to_engine_loggers()

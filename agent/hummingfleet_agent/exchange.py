@@ -1,9 +1,9 @@
 """What a bot asks an exchange about its own orders, with signed queries that the exchange really offers.
 
-The queries go through the engine's connector (its authentication, its clock offset, its throttling). ``BinanceExchange``
-can list open orders and so prove that none is left (``verified: exchange``). ``TrackedExchange`` serves every other
-connector with the engine's own per-order queries: it can settle each order that the ledger knows, but cannot list what it
-does not know, and says ``verified: engine``.
+The queries go through the engine's connector (its authentication, its clock offset, its throttling).
+``BinanceExchange`` can list open orders and so prove that none is left (``verified: exchange``). ``TrackedExchange``
+serves every other connector with the engine's own per-order queries: it can settle each order that the ledger knows,
+but cannot list what it does not know, and says ``verified: engine``.
 """
 
 import time
@@ -180,7 +180,8 @@ class BinanceExchange(TrackedExchange):
         orders: dict[int, Any] = {}
         start, end = int(since_seconds * 1000), int((time.time() + 60) * 1000)
         while start < end:
-            page = await self._get("/allOrders", {"startTime": start, "endTime": min(start + DAY_MS, end), "limit": 1000})
+            window = {"startTime": start, "endTime": min(start + DAY_MS, end), "limit": 1000}
+            page = await self._get("/allOrders", window)
             orders.update({item["orderId"]: item for item in page})
             if len(page) < 1000:
                 start += DAY_MS
@@ -197,8 +198,8 @@ class BinanceExchange(TrackedExchange):
     async def cancel(self, client_id: str) -> None:
         """Cancel by client id."""
         try:
-            await self.connector._api_delete(
-                path_url="/order", params={**await self._symbol(), "origClientOrderId": client_id}, is_auth_required=True)
+            params = {**await self._symbol(), "origClientOrderId": client_id}
+            await self.connector._api_delete(path_url="/order", params=params, is_auth_required=True)
         except OSError as error:
             # -2011: the order is not open (filled, cancelled, never arrived); the next query tells which.
             if "-2011" not in str(error):

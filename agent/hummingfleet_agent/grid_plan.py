@@ -1,8 +1,8 @@
 """Grid planning: which orders a grid wants, as pure functions over Decimal. No engine, no I/O.
 
-A grid of n levels between two bounds has n+1 lines. Level i buys at line i and sells what it bought at line i+1. Every line
-is ``lower + (upper - lower) * i / n`` rounded down to the price tick (multiplied before divided, so that exact lines stay
-exact); the amount is ``order_amount / buy price`` rounded down to the lot.
+A grid of n levels between two bounds has n+1 lines. Level i buys at line i and sells what it bought at line i+1. Every
+line is ``lower + (upper - lower) * i / n`` rounded down to the price tick (multiplied before divided, so that exact
+lines stay exact); the amount is ``order_amount / buy price`` rounded down to the lot.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -117,7 +117,7 @@ def floor_to(value: Decimal, step: Decimal) -> Decimal:
 
 def plan_levels(settings: GridSettings, rules: MarketRules) -> tuple[Level, ...]:
     """Exactly ``grid_count`` levels, lowest first. Raises GridError where the market does not allow one of them."""
-    if not (settings.lower_bound.is_finite() and settings.upper_bound.is_finite() and settings.order_amount.is_finite()):
+    if not all(value.is_finite() for value in (settings.lower_bound, settings.upper_bound, settings.order_amount)):
         raise GridError("lower_bound, upper_bound and order_amount must be finite numbers")
     if not 0 < settings.lower_bound < settings.upper_bound:
         raise GridError("lower_bound must be above 0 and below upper_bound")
@@ -163,11 +163,12 @@ def decide(
     """What to make and cancel now, one order per cell.
 
     A cell that holds a sellable lot sells it at its own price, whether it is still a level or not. A level that holds
-    none buys, but only below the market. A lot of a vanished level occupies the room of as many new buys as it cost, and
-    everything held plus every resting buy stays within ``max_position`` (quote): a change never doubles exposure.
+    none buys, but only below the market. A lot of a vanished level occupies the room of as many new buys as it cost,
+    and everything held plus every resting buy stays within ``max_position`` (quote): a change never doubles exposure.
 
-    ``capital``: what the grid may spend in all. ``orders``: at most one per cell. ``busy``: cells whose order is just being
-    made: they are left alone and counted as if it rested. ``best_bid``/``best_ask`` None: unknown, then no buy is made.
+    ``capital``: what the grid may spend in all. ``orders``: at most one per cell. ``busy``: cells whose order is just
+    being made: they are left alone and counted as if it rested. ``best_bid``/``best_ask`` None: unknown, then no buy
+    is made.
     """
     create_sells: list[WantedOrder] = []
     cancel: set[str] = set()

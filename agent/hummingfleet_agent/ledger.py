@@ -1,7 +1,7 @@
 """The ledger of a bot's own orders and of what they bought and sold, in one file.
 
-Every order is written down (and has reached the disk) before it is sent, and what it executed is accounted as a total per
-order, so that looking twice never counts twice. After any death, asking the exchange about the orders that are not
+Every order is written down (and has reached the disk) before it is sent, and what it executed is accounted as a total
+per order, so that looking twice never counts twice. After any death, asking the exchange about the orders that are not
 final yet restores the truth exactly. Cells, orders and totals share the file: they can never contradict each other.
 """
 
@@ -21,6 +21,7 @@ from .risk import RiskState
 ZERO = Decimal(0)
 # Final orders are forgotten after this time; their sums live on in cells and totals.
 MEMORY_SECONDS = 900.0
+RISK_SAVE_SECONDS = 10.0
 # The pseudo cell of base that belongs to no level (market making; fills that fit no level).
 LOOSE = ""
 
@@ -89,6 +90,7 @@ class Ledger:
         self.intent: Intent | None = None
         self.is_new = True
         self._dirty = False
+        self._risk_saved_at = 0.0
 
     # -- on disk
 
@@ -139,7 +141,8 @@ class Ledger:
             },
             "orders": {
                 entry.client_id: {
-                    "side": entry.side, "cell": entry.cell, "price": _plain(entry.price), "amount": _plain(entry.amount),
+                    "side": entry.side, "cell": entry.cell,
+                    "price": _plain(entry.price), "amount": _plain(entry.amount),
                     "target": _plain(entry.target), "created": entry.created, "nonce_us": entry.nonce_us,
                     "final": entry.final, "base": str(entry.executed.base), "quote": str(entry.executed.quote),
                     "fee_base": str(entry.executed.fee_base), "fee_quote": str(entry.executed.fee_quote),
@@ -202,7 +205,7 @@ class Ledger:
         return [entry for entry in self.orders.values() if not entry.final]
 
     def forget_old_orders(self, now: float | None = None) -> None:
-        """Drop final orders older than the memory, and move the watermark: no order up to it is ever accounted again."""
+        """Drop final orders older than the memory and move the watermark: no order up to it is accounted again."""
         limit = (time.time() if now is None else now) - MEMORY_SECONDS
         oldest_open = min((entry.nonce_us for entry in self.unsettled()), default=None)
         for entry in sorted(self.orders.values(), key=lambda item: item.nonce_us):
@@ -213,6 +216,14 @@ class Ledger:
             del self.orders[entry.client_id]
             self.watermark_us = max(self.watermark_us, entry.nonce_us)
             self._dirty = True
+
+    def close_books(self) -> None:
+        """After a proven stop: everything is final and booked, so the orders themselves can be forgotten."""
+        if self.unsettled():
+            return
+        self.watermark_us = max(self.newest_nonce_us(), int(time.time() * 1e6))
+        self.orders.clear()
+        self.save()
 
     def newest_nonce_us(self) -> int:
         """The highest nonce ever used, as far as is known."""
@@ -267,10 +278,12 @@ class Ledger:
         self.save()
 
     def set_risk(self, state: RiskState) -> None:
-        """Remember the risk state; written with the next save."""
-        if state != self.risk:
-            self.risk = state
+        """Remember the risk state; on disk within seconds, at once when the day changes."""
+        now = time.monotonic()
+        if state != self.risk and (state.day != self.risk.day or now - self._risk_saved_at > RISK_SAVE_SECONDS):
+            self._risk_saved_at = now
             self._dirty = True
+        self.risk = state
 
     def _cell_of(self, side: str, price: Decimal) -> str:
         cells = self.grid_cells()
@@ -323,7 +336,8 @@ class Ledger:
         for key, cell in sorted(self.grid_cells().items(), key=lambda item: item[1].buy_price, reverse=True):
             order = orders.get(key)
             doing = f"{order.side.lower()} {text(order.amount)} at {text(order.price)}" if order else "waiting"
-            lines.append(f"  {text(cell.buy_price):>14} -> {text(cell.sell_price):<14} holds {text(cell.held):<14} {doing}")
+            prices = f"{text(cell.buy_price):>14} -> {text(cell.sell_price):<14}"
+            lines.append(f"  {prices} holds {text(cell.held):<14} {doing}")
         return lines
 
 

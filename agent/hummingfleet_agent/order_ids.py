@@ -1,8 +1,8 @@
 """Client order ids by which any process recognises a bot's own orders on the exchange.
 
-``<broker prefix><B|S><order tag><nonce>``: the tag is 8 hex digits of the tenant and bot, the nonce the time of creation
-in microseconds as 13 hex digits, strictly rising. The nonce also says, without asking anybody's clock but ours, whether
-an order is older than the ledger's memory.
+``<broker prefix><B|S><order tag><nonce>``: the tag is 8 hex digits of the tenant and bot, the nonce the time of
+creation in microseconds as 13 hex digits, strictly rising. The nonce also says, without asking anybody's clock but
+ours, whether an order is older than the ledger's memory.
 """
 
 import time

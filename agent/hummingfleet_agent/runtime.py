@@ -146,7 +146,11 @@ class Runtime:
                 LOGGER.warning("EXCHANGE_QUERY own orders cannot be checked now (%s: %s); again in %.0f s",
                                type(error).__name__, str(error)[:200], self._trouble_pause)
         self.ledger.forget_old_orders()
-        self.ledger.save_if_changed()
+        try:
+            self.ledger.save_if_changed()
+        except OSError as error:
+            # No order can be sent meanwhile: each must be written down first.
+            LOGGER.error("LEDGER_WRITE cannot write the ledger (%s); no order is made until it can", error.strerror)
 
     async def _sweep(self) -> None:
         """Compare the exchange's open orders with the engine's tracking, both ways."""
@@ -158,7 +162,7 @@ class Runtime:
             known = self.ledger.orders.get(client_id)
             age = now - (parsed.nonce_us / 1e6 if parsed else known.created if known else now)
             if (parsed or known) and client_id not in self.connector.in_flight_orders and age > SWEEP_GRACE_SECONDS:
-                LOGGER.warning("ORDER_STRAY own order %s is open but not followed by the engine; cancelling it", client_id)
+                LOGGER.warning("ORDER_STRAY own order %s is open but not followed by the engine; cancelling", client_id)
                 if known is None:
                     self.ledger.adopt_order(client_id, order.side, order.price, order.amount,
                                             parsed.nonce_us if parsed else 0)
@@ -179,9 +183,15 @@ class Runtime:
         """Have the engine ask for an order's fills and state now instead of at its next poll."""
         if order is None:
             return
-        for update in await self.connector._all_trade_updates_for_order(order):
-            self.connector._order_tracker.process_trade_update(update)
-        self.connector._order_tracker.process_order_update(await self.connector._request_order_status(order))
+        try:
+            if order.exchange_order_id not in (None, "UNKNOWN"):
+                for update in await self.connector._all_trade_updates_for_order(order):
+                    self.connector._order_tracker.process_trade_update(update)
+            self.connector._order_tracker.process_order_update(await self.connector._request_order_status(order))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await self.connector._handle_update_error_for_active_order(order, error)
 
     # -- orders
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import engine
 from . import runtime as shared
-from .errors import EXIT_EXCHANGE, EXIT_OK, AgentError, ConfigurationError
+from .errors import EXIT_EXCHANGE, EXIT_OK, ConfigurationError
 from .exchange import Exchange, exchange_for, sellable
 from .grid_plan import text
 from .ledger import Intent, Ledger
@@ -37,11 +37,12 @@ SETTLE_AT_LEAST_SECONDS = 15.0
 class Session:
     """Everything one run of the launcher does."""
 
-    def __init__(self, mode: str, *, timeout_seconds: float = 60.0, home: Home | None = None) -> None:
+    def __init__(self, mode: str, *, timeout_seconds: float = 60.0, home: Home | None = None,
+                 stop_requested: bool = False) -> None:
         self.mode = mode
         self.timeout_seconds = timeout_seconds
         self.home = home or Home()
-        self.stop_requested = False
+        self.stop_requested = stop_requested
         self.stop_event: asyncio.Event | None = None
         self.deadline: float | None = None
         self.record: Lifecycle | None = None
@@ -58,6 +59,8 @@ class Session:
         self.settings = BotSettings.load(self.home)
         self._take_lock()
         self.before = Lifecycle.load(self.home.lifecycle_path)
+        if self.stop_requested:
+            self._on_early_signal(signal.SIGTERM, None)
         ledger = Ledger.load(self.home.ledger_path)
         ids = OrderIdFactory(self.settings.order_tag, ledger.newest_nonce_us())
         self.state = Runtime(self.home, self.settings, ledger, ids)
@@ -78,7 +81,7 @@ class Session:
 
     def _take_lock(self) -> None:
         """Two runs must never trade on one ledger; the lock ends with the process, however it ends."""
-        self._lock = open(self.home.data_dir / ".agent.lock", "w", encoding="ascii")  # noqa: SIM115 - held for life
+        self._lock = (self.home.data_dir / ".agent.lock").open("w", encoding="ascii")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -93,7 +96,8 @@ class Session:
 
     def _on_early_signal(self, number: int, frame: object) -> None:
         self.stop_requested = True
-        if self.mode == "run" and hasattr(self, "before") and self.before is not None and not self.before.needs_settling:
+        before = getattr(self, "before", None)
+        if self.mode == "run" and before is not None and not before.needs_settling:
             # Nothing was sent and nothing is open: end at once instead of after the imports.
             os._exit(EXIT_OK)
 
@@ -161,17 +165,22 @@ class Session:
 
     async def _run(self) -> int:
         state = self.state
-        if self.before is None or self.before.needs_settling:
-            state.phase = "settling"
-            if self.before is not None:
-                LOGGER.warning("UNCLEAN_START the last run did not end cleanly; settling before trading")
-            settlement = await self._settle_until_stopped()
-            if not settlement.clean:
-                LOGGER.error("SETTLE_UNFINISHED stopped before own orders were settled: %s", settlement.problem)
-                self._write_lifecycle("stopped", settlement, "stopped before settling ended")
-                return EXIT_EXCHANGE
-            LOGGER.info("SETTLED own orders: 0, position %s %s", text(state.ledger.base), self.settings.base_asset)
-            self._write_lifecycle("stopped", settlement, "settled at the start")
+        # A ledger that is gone although the bot has run before makes a clean record worthless.
+        unclean = self.before is None or self.before.needs_settling or state.ledger.is_new
+        if unclean and self.before is not None:
+            LOGGER.warning("UNCLEAN_START the last run did not end cleanly; settling before trading")
+        # After a clean stop, too: the data may have been restored from a backup since.
+        state.phase = "settling"
+        settlement = await self._settle_until_stopped()
+        if not settlement.clean:
+            if not unclean:
+                return EXIT_OK
+            LOGGER.error("SETTLE_UNFINISHED stopped before own orders were settled: %s", settlement.problem)
+            self._write_lifecycle("stopped", settlement, "stopped before settling ended")
+            return EXIT_EXCHANGE
+        state.ledger.save()
+        LOGGER.info("SETTLED own orders: 0, position %s %s", text(state.ledger.base), self.settings.base_asset)
+        self._write_lifecycle("stopped", settlement, "settled at the start")
         if self.stop_requested:
             return EXIT_OK
         if self.settings.kind == "v1" and state.ledger.halt is not None:
@@ -190,10 +199,9 @@ class Session:
                 await starting  # raises what it raised
                 engine.write_bot_files(self.settings, self.application)
                 await self._trade()
-        except AgentError as error:
-            LOGGER.error("%s %s", error.code, error)
-            self.deadline = time.monotonic() + STOP_SECONDS
-            await self._stop("failed to start")
+        except Exception:
+            self.deadline = self.deadline or time.monotonic() + STOP_SECONDS
+            await self._stop("stopped by an error")
             raise
         finally:
             if not starting.done():
@@ -255,7 +263,9 @@ class Session:
         settled_halt = False
         while not self.stop_requested:
             await self._first(asyncio.sleep(1.0), self._stopped())
-            state.strategy_running = bool(core._strategy_running and core.strategy is not None)
+            clock = getattr(core, "_clock_task", None)
+            state.strategy_running = bool(
+                core._strategy_running and core.strategy is not None and clock is not None and not clock.done())
             if not state.strategy_running and state.ledger.halt is None and not self.stop_requested:
                 state.halt("KILL_SWITCH" if self.settings.kind == "v1" else "STRATEGY_STOPPED",
                            "RISK_HALT the engine stopped the strategy by itself (kill switch); see the lines above")
@@ -289,6 +299,8 @@ class Session:
         await engine.shut_down(self.application, seconds)
         state.strategy_running = False
         settlement = await settle(self.exchange, state.ledger, state.ids, deadline=deadline, search_unknown=False)
+        if settlement.clean:
+            state.ledger.close_books()
         self._write_lifecycle("stopped", settlement, reason)
         try:
             await asyncio.wait_for(engine.write_snapshot(self.application, self.settings, running=False), 5)
@@ -306,8 +318,9 @@ class Session:
     async def _settle_only(self, *, liquidate: bool) -> int:
         self.state.phase = "settling"
         deadline = time.monotonic() + self.timeout_seconds
-        unclean = self.before is not None and self.before.needs_settling
-        settlement = await self._settle(deadline=deadline, search_unknown=unclean)
+        settlement = await self._settle(deadline=deadline, search_unknown=self.before is not None)
+        if settlement.clean:
+            self.state.ledger.close_books()
         if settlement.clean and liquidate:
             return await self._liquidate(deadline)
         self._write_lifecycle("stopped", settlement, "settled" if settlement.clean else settlement.problem)
@@ -340,7 +353,7 @@ class Session:
             return EXIT_EXCHANGE
         # A market maker may have sold more than it bought: then there is nothing of its own left to sell.
         dust = ledger.clear_position() if ledger.base > 0 else Decimal(0)
-        ledger.save()
+        ledger.close_books()
         self._write_lifecycle("stopped", settlement, "liquidated", dust)
         return EXIT_OK
 

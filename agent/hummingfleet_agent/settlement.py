@@ -12,8 +12,8 @@ from .order_ids import OrderIdFactory
 
 LOGGER = logging.getLogger("hummingfleet.settlement")
 
-# An order that the exchange does not know counts as never arrived only after this time: a request that timed out here may
-# still be on its way (Binance refuses requests older than 5 s).
+# An order that the exchange does not know counts as never arrived only after this time: a request that timed out here
+# may still be on its way (Binance refuses requests older than 5 s).
 ARRIVAL_SECONDS = 10.0
 # How far before the ledger's memory to look for own orders, for clocks that differ.
 SKEW_SECONDS = 120.0
@@ -42,7 +42,8 @@ async def settle(
     """Cancel and account until a query shows no own open order and every order of the ledger is final.
 
     ``deadline``: time.monotonic() at which to give up; None = never. ``search_unknown``: also look for own orders that
-    the ledger does not know (it was restored from a backup). Retries with growing pauses while the exchange cannot be asked.
+    the ledger does not know (it was restored from a backup). Retries with growing pauses while the exchange cannot be
+    asked.
     """
     open_count, problem, pause, warned_at = -1, "", 0.5, 0.0
     while True:

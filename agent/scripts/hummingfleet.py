@@ -1,12 +1,12 @@
-"""The strategy script of every Hummingfleet V2 bot: runs the bot's controller, follows its live file, keeps the position.
+"""The strategy script of every Hummingfleet V2 bot: runs its controller, follows its live file, keeps its position.
 
-Differs from the engine's own V2 script where money is at stake: a stop cancels orders and sells nothing; an executor sends
-exactly one order; a changed controller file is applied within seconds, or refused as a whole.
+Differs from the engine's own V2 script where money is at stake: a stop cancels orders and sells nothing; an executor
+sends exactly one order; a changed controller file is applied within seconds, or refused as a whole.
 """
 
 import asyncio
 import hashlib
-import os
+from pathlib import Path
 
 import yaml
 from hummingbot.strategy.strategy_v2_base import StrategyV2Base, StrategyV2ConfigBase
@@ -22,9 +22,9 @@ CANCEL_SECONDS = 8.0
 class SingleOrderExecutor(OrderExecutor):
     """The engine's order executor, reduced to one order.
 
-    The engine's own sends the order again, up to ten times, after a failure or a cancellation, a second later and without
-    asking the controller. Here the controller decides, after the exchange has told what became of the first order. The price
-    is the configured one: the engine's would move a maker order to the best price when the market is worse.
+    The engine's own sends the order again, up to ten times, after a failure or a cancellation, a second later and
+    without asking the controller. Here the controller decides, after the exchange has told what became of the first
+    order. The price is the configured one: the engine's would move a maker order to the best price of the market.
     """
 
     def get_order_price(self):
@@ -86,7 +86,7 @@ class SingleOrderExecutor(OrderExecutor):
 class HummingfleetConfig(StrategyV2ConfigBase):
     """scripts/<bot>.yml: names this script and one controller file."""
 
-    script_file_name: str = os.path.basename(__file__)
+    script_file_name: str = Path(__file__).name
 
 
 class Hummingfleet(StrategyV2Base):
@@ -140,10 +140,11 @@ class Hummingfleet(StrategyV2Base):
             config = type(controller.config)(**data)
             controller.check(config)
         except Exception as error:  # pydantic, YAML and grid errors alike: the old configuration stays
-            self.logger().error(f"CONFIG_REJECTED {path.name}: {_short(error)}; the former configuration stays in force")
+            self.logger().error(f"CONFIG_REJECTED {path.name}: {_short(error)}; the former one stays in force")
             return
         controller.apply(config)
         self.runtime.config_digest = digest
+        (self.runtime.home.conf_dir / self.runtime.settings.live_file).write_bytes(content)
         self.logger().info(f"CONFIG_APPLIED {path.name} {digest[:12]}")
 
     # -- stopping

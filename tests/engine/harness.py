@@ -45,7 +45,8 @@ def engine_image() -> str:
 def docker(*arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run docker; a failure shows what it said."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
-    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    said = f"docker {' '.join(arguments)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    assert not check or done.returncode == 0, said
     return done
 
 
@@ -82,7 +83,7 @@ class Sandbox:
         """The control endpoint."""
         return ControlClient(str(self.folder / "run/control.sock"))
 
-    def start(self, *, maker_fee: str = "0") -> None:
+    def start(self) -> None:
         """Start it and wait until it answers."""
         for name in ("pki", "tls", "run", "state", "config"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,6 @@ class Sandbox:
         settings = {
             "control_socket": "/run/sandbox/control.sock", "state_dir": "/var/lib/sandbox",
             "tls": {"certificate": "/etc/sandbox/tls/server.pem", "key": "/etc/sandbox/tls/server.key"},
-            "fees": {"maker": maker_fee, "taker": maker_fee},
             "pairs": {PAIR: {"price": "35250", "tick": "0.01", "lot": "0.00001", "min_notional": "5"}},
         }
         (self.folder / "config/sandbox.json").write_text(json.dumps(settings))
@@ -103,8 +103,10 @@ class Sandbox:
         docker("run", "--detach", "--init", "--name", self.name, "--network", self.network,
                *(item for alias in ALIASES for item in ("--network-alias", alias)),
                "--user", f"{SANDBOX_UID}:{SANDBOX_UID}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-               "--read-only", "--tmpfs", "/tmp", "--sysctl", "net.ipv4.ip_unprivileged_port_start=0", "--memory", "256m",
-               "--volume", f"{self.folder}/config:/etc/sandbox:ro", "--volume", f"{self.folder}/tls:/etc/sandbox/tls:ro",
+               "--read-only", "--tmpfs", "/tmp", "--memory", "256m",
+               "--sysctl", "net.ipv4.ip_unprivileged_port_start=0",
+               "--volume", f"{self.folder}/config:/etc/sandbox:ro",
+               "--volume", f"{self.folder}/tls:/etc/sandbox/tls:ro",
                "--volume", f"{self.folder}/run:/run/sandbox", "--volume", f"{self.folder}/state:/var/lib/sandbox",
                os.environ.get("HUMMINGFLEET_SANDBOX_IMAGE", "hummingfleet/sandbox:1"))
         wait_for("the sandbox answers", self._answers, seconds=30)
@@ -120,24 +122,28 @@ class Sandbox:
         docker("rm", "--force", self.name, check=False)
         docker("network", "rm", self.network, check=False)
 
-    def stop_answering(self) -> None:
-        """Cut the exchange off the network: connections to it fail."""
-        docker("network", "disconnect", "--force", self.network, self.name)
-
-    def answer_again(self) -> None:
-        """Undo ``stop_answering``."""
-        docker("network", "connect", *(item for alias in ALIASES for item in ("--alias", alias)), self.network, self.name)
-
     def set_price(self, price: int | str) -> None:
         """Move the market, filling what it meets."""
         self.control.request("POST", "/price", {"pair": PAIR, "price": str(price)})
 
-    def add_account(self, name: str, balances: Mapping[str, str]) -> tuple[str, str]:
-        """A new account; returns key and secret."""
+    def add_account(self, name: str, balances: Mapping[str, str], fee: str = "0") -> tuple[str, str]:
+        """A new account that pays this fee (a fraction); returns key and secret."""
         key, secret = f"{name}-{secrets.token_hex(12)}", secrets.token_hex(24)
         self.control.request("POST", "/accounts", {"name": name, "api_key": key, "api_secret": secret,
-                                                   "balances": dict(balances)})
+                                                   "balances": dict(balances), "maker_fee": fee, "taker_fee": fee})
         return key, secret
+
+    def fault(self, kind: str, account: str | None = None, **details: Any) -> None:
+        """Make something go wrong, for one account or everybody."""
+        self.control.request("POST", "/faults", {"kind": kind, **({"account": account} if account else {}), **details})
+
+    def heal(self) -> None:
+        """End all faults."""
+        self.control.request("DELETE", "/faults")
+
+    def bad_signatures(self, account: str) -> int:
+        """Requests of the account whose signature was wrong."""
+        return int(self.control.get("/stats")["accounts"][account]["bad_signatures"])
 
     def orders(self, account: str, state: str = "open") -> list[dict[str, Any]]:
         """The account's orders as the exchange has them."""
@@ -166,13 +172,15 @@ class Bot:
     config: dict[str, Any] = field(default_factory=lambda: dict(GUIDE_GRID))
     risk: dict[str, Any] = field(default_factory=lambda: {"max_position_usd": 10000})
     balances: dict[str, str] = field(default_factory=lambda: {"USDT": "20000", "BTC": "1"})
+    fee: str = "0"
     resumes: int = 0
 
     def __post_init__(self) -> None:
+        self.started_at = 0.0
         self.account = f"{self.bot}-{secrets.token_hex(3)}"
         self.name = f"hf-test-{self.account}"
         self.password = secrets.token_urlsafe(32)
-        self.key, self.secret = self.sandbox.add_account(self.account, self.balances)
+        self.key, self.secret = self.sandbox.add_account(self.account, self.balances, self.fee)
         for name in ("config", "data", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             os.chown(self.folder / name, BOT_UID, BOT_UID)
@@ -194,7 +202,8 @@ class Bot:
         strategy = Grid() if self.template == "grid" else PureMarketMaking()
         context = BotContext(
             tenant=self.tenant, bot=self.bot, connector="binance", trading_pair=PAIR,
-            config={name: Decimal(str(value)) if isinstance(value, float) else value for name, value in self.config.items()},
+            config={key: Decimal(str(value)) if isinstance(value, float) else value
+                    for key, value in self.config.items()},
             limits={name: Decimal(str(value)) for name, value in self.risk.items()})
         files = {
             "conf_client.yml": engine_client_config(context),
@@ -241,7 +250,8 @@ class Bot:
         folder, agent = self.folder, ROOT / "agent"
         volumes = {
             f"{agent}": "/opt/hummingfleet/agent:ro", f"{agent}/scripts": "/home/hummingbot/scripts:ro",
-            f"{agent}/controllers": "/home/hummingbot/controllers:ro", f"{folder}/config": "/opt/hummingfleet/config:ro",
+            f"{agent}/controllers": "/home/hummingbot/controllers:ro",
+            f"{folder}/config": "/opt/hummingfleet/config:ro",
             f"{folder}/data": "/home/hummingbot/data", f"{folder}/logs": "/home/hummingbot/logs",
             f"{folder}/keystore_password": "/run/secrets/keystore_password:ro",
             f"{self.sandbox.ca_path}": "/opt/hummingfleet/ca.pem:ro",
@@ -259,18 +269,21 @@ class Bot:
     def start(self, *, wait: bool = True) -> None:
         """Start the container; by default wait until it trades."""
         docker("rm", "--force", self.name, check=False)
+        self.started_at = time.time()
         docker("run", "--detach", "--name", self.name, "--stop-timeout", "60", *self._arguments(), engine_image(),
                "python", LAUNCHER, "run", "hummingbot.cli.engine")
         if wait:
             self.wait_for_phase("trading")
 
     def wait_for_phase(self, phase: str, *, seconds: float = 120) -> None:
-        """Wait for a fresh heartbeat with this phase."""
-        began = time.time()
+        """Wait for a heartbeat of the present run with this phase; trading includes a connected exchange."""
+        def reached() -> bool:
+            heartbeat = self.heartbeat
+            return (heartbeat.get("phase") == phase and heartbeat["at"] > self.started_at
+                    and (phase != "trading" or all(heartbeat["connectors"].values())))
+
         try:
-            wait_for(f"{self.name} is {phase}",
-                     lambda: self.heartbeat.get("phase") == phase and self.heartbeat["at"] > began - 3 and (
-                         phase != "trading" or all(self.heartbeat["connectors"].values())), seconds=seconds)
+            wait_for(f"{self.name} is {phase}", reached, seconds=seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.heartbeat}\n{self.log()[-4000:]}") from None
 
@@ -286,6 +299,7 @@ class Bot:
 
     def restart(self) -> None:
         """Start the same container again, as Docker's restart policy does."""
+        self.started_at = time.time()
         docker("start", self.name)
 
     def pid(self) -> int:
@@ -302,7 +316,8 @@ class Bot:
 
     def run_mode(self, mode: str, *options: str) -> tuple[int, dict[str, Any], str]:
         """Run settle or liquidate in a container of its own; exit code, its last line as JSON, everything it said."""
-        done = docker("run", "--rm", *self._arguments(), engine_image(), "python", LAUNCHER, mode, *options, check=False)
+        command = ["python", LAUNCHER, mode, *options]
+        done = docker("run", "--rm", *self._arguments(), engine_image(), *command, check=False)
         last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "{}"
         return done.returncode, json.loads(last) if last.startswith("{") else {}, done.stdout + done.stderr
 

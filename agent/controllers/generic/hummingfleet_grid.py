@@ -111,8 +111,9 @@ class HummingfleetGrid(ControllerBase):
             return self._stop_everything()
         busy = self._busy()
         decision = decide(
-            levels=self.levels, capital=self.config.grid.capital, max_position=self.runtime.settings.risk.max_position_usd,
-            cells=ledger.grid_cells(), orders=ledger.resting_orders(), rules=rules, best_bid=bid, best_ask=ask, busy=busy,
+            levels=self.levels, capital=self.config.grid.capital,
+            max_position=self.runtime.settings.risk.max_position_usd, cells=ledger.grid_cells(),
+            orders=ledger.resting_orders(), rules=rules, best_bid=bid, best_ask=ask, busy=busy,
         )
         return self._actions(decision)
 
@@ -200,14 +201,16 @@ class HummingfleetGrid(ControllerBase):
 
     @staticmethod
     def _mid(bid: Decimal | None, ask: Decimal | None) -> Decimal | None:
-        return (bid + ask) / 2 if bid is not None and ask is not None else None
+        return (bid + ask) / 2 if bid is not None and ask is not None else bid or ask
 
     def _available(self, side: str) -> Decimal:
         base, quote = self.config.trading_pair.split("-")
         amount = Decimal(self.connector.get_available_balance(quote if side == "BUY" else base))
         # The balance follows an order with a delay: what was just ordered is no longer there.
         for entry in self.runtime.ledger.unsettled():
-            if entry.side == side and entry.amount and entry.price and time.time() - entry.created < BALANCE_LAG_SECONDS:
+            if time.time() - entry.created >= BALANCE_LAG_SECONDS:
+                continue
+            if entry.side == side and entry.amount and entry.price:
                 amount -= entry.amount * entry.price if side == "BUY" else entry.amount
         return amount
 
