@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30
+VANISHED_SECONDS = 60
 LEASE_POLL_SECONDS = 0.5
 # What the registry gives a tenant when it first stores it. Nobody changes these by submitting a document.
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
@@ -467,10 +468,9 @@ class Registry:
                 with connection.begin():
                     if write and not self._sqlite:
                         # As patient as SQLite; and a writer that vanished from the network frees the lock in the end.
-                        milliseconds = int(BUSY_SECONDS * 1000)
-                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(BUSY_SECONDS * 1000)}")
                         connection.exec_driver_sql(
-                            f"SET LOCAL idle_in_transaction_session_timeout = {2 * milliseconds}"
+                            f"SET LOCAL idle_in_transaction_session_timeout = {VANISHED_SECONDS * 1000}"
                         )
                         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
                     yield connection
