@@ -69,9 +69,7 @@ class FakeRunner:
         registry.record_outcome(tenant, revision=revision, fence=lease.fence, applied=True, outcome={})
         registry.release_leases({tenant: lease.fence})
 
-    def _result(
-        self, playbook: str, results: list[TaskResult], failures: list[TaskFailure] | None = None
-    ) -> RunResult:
+    def _result(self, playbook: str, results: list[TaskResult], failures: list[TaskFailure] | None = None) -> RunResult:
         return RunResult(
             playbook=playbook,
             rc=2 if failures else 0,

@@ -29,7 +29,11 @@ def test_tenants_judge_themselves() -> None:
             rc=2,
         )
     )
-    assert [(one.tenant, one.result) for one in report.tenants] == [("a", "unchanged"), ("b", "changed"), ("c", "failed")]
+    assert [(one.tenant, one.result) for one in report.tenants] == [
+        ("a", "unchanged"),
+        ("b", "changed"),
+        ("c", "failed"),
+    ]
     assert report.asked == 5
     assert report.problem is Problem.FAILED
     assert report.problems() == "tenant c: not healthy after 180 s"
