@@ -154,6 +154,7 @@ def fingerprint(
     `context` (what else the result depends on: salt, secret version, work factor).
     """
     where, connector = _open(connection, tenant, connectors)
+    _secret_names(connection, connector, where)
     mac_key = fingerprint_key(keyring)
     portal_key = hmac.new(mac_key, _key(connection, keyring, where), hashlib.sha256).hexdigest()
     text = json.dumps(

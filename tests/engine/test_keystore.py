@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.credentials impo
 from ansible_collections.hummingfleet.core.plugins.module_utils.derive import derive_password
 from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import VERIFICATION_FILE, engine_keystore
 
+from tests.engine.harness import engine_image
 from tests.factories import catalogue
 from tests.secrecy import SALT, key_ring
 
@@ -25,12 +25,6 @@ PROBE = Path(__file__).with_name("keystore_probe.py")
 PASSWORD = derive_password(key_ring(), tenant="acme", salt=SALT, purpose="keystore", version=1)
 AWKWARD = """Ünï¢ødé 鍵 🔑 "double" 'single' `back` \\n $HOME {{ jinja }} # : - & * ! | > % @ end"""
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----"
-
-
-def engine_image() -> str:
-    """The engine image under test: of the newest release, unless the environment names another."""
-    releases = catalogue().releases
-    return os.environ.get("HUMMINGFLEET_ENGINE_IMAGE") or releases[max(releases)].image("engine", "build")
 
 
 def ask_engine(conf_dir: Path, password: str, connectors: list[str]) -> dict[str, Any]:

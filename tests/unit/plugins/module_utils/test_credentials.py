@@ -373,6 +373,20 @@ def test_whatever_arrives_the_answer_is_one_of_our_errors(ciphertext: bytes, non
         decrypted(connection)
 
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*encrypted(aad="v2"), "settings", "nonce_", "encrypted_", 5, None]), anything))
+def test_a_connection_of_any_shape_ends_in_credentials_or_one_of_our_errors(changes: dict[Any, Any]) -> None:
+    for attempt in (decrypted, mark):
+        with contextlib.suppress(HummingfleetError):
+            attempt(encrypted() | changes)
+
+
 # --- the portal's side -----------------------------------------------------------------------------------------------
 
 

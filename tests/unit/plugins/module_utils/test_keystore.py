@@ -88,19 +88,19 @@ def test_equal_inputs_give_equal_bytes() -> None:
 def test_another_password_field_connector_or_value_gives_another_salt_and_iv() -> None:
     value = "same value"
     same = {"binance_api_key": value, "binance_api_secret": value}
-    perpetual = {"binance_perpetual_api_key": value, "binance_perpetual_api_secret": value}
     content = connector_yaml(engine_keystore(PASSWORD, BINANCE, same))
     sealed = [
         content["binance_api_key"],
         content["binance_api_secret"],
         connector_yaml(engine_keystore(PASSWORD, BINANCE, same | {"binance_api_key": value + "!"}))["binance_api_key"],
         connector_yaml(engine_keystore(OTHER_PASSWORD, BINANCE, same))["binance_api_key"],
-        connector_yaml(engine_keystore(PASSWORD, CONNECTORS["binance_perpetual"], perpetual), "binance_perpetual")[
-            "binance_perpetual_api_key"
-        ],
         password_verification(PASSWORD),
         password_verification(OTHER_PASSWORD),
     ]
+    backpack = {"backpack_api_key": value, "backpack_api_secret": value}  # two connectors with the same field names
+    for name in ("backpack", "backpack_perpetual"):
+        files = engine_keystore(PASSWORD, CONNECTORS[name], backpack)
+        sealed.append(connector_yaml(files, name)["backpack_api_key"])
     salts, ivs = zip(*(salt_and_iv(text) for text in sealed), strict=True)
 
     assert len(set(salts)) == len(set(ivs)) == len(sealed)
