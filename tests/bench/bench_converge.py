@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
-from factories import document, market_making_bot  # noqa: E402
-from installation import STANDIN, Installation, Run, docker  # noqa: E402
+
+from tests.factories import document, market_making_bot  # noqa: E402
+from tests.installation import STANDIN, Installation, Run, docker  # noqa: E402
 
 
 def say(text: str) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
-from factories import document, market_making_bot
-from installation import ROOT, SYSTEM_PATH, Installation, docker
+
+from tests.factories import document, market_making_bot
+from tests.installation import ROOT, SYSTEM_PATH, Installation, docker
 
 pytestmark = pytest.mark.lab
 

@@ -1,0 +1,313 @@
+"""A tenant's whole stack with the real engine: from a revision in the registry to orders on the exchange and back."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.grid import Grid, levels
+
+from sandbox.control import ControlClient
+from tests.engine.harness import wait_for
+from tests.factories import catalogue, document, grid_bot, market_making_bot
+from tests.installation import Installation, docker
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+TENANT = "hfeng-acme"
+PAIR = "BTC-USDT"
+GRID = {"lower_bound": 30000, "upper_bound": 35000, "grid_count": 10, "order_amount": 100}
+
+
+class Exchange:
+    """What the sandbox exchange itself knows; bots cannot ask this."""
+
+    def __init__(self, control: ControlClient) -> None:
+        self.control = control
+
+    def price(self, price: int) -> None:
+        self.control.request("POST", "/price", {"pair": PAIR, "price": str(price)})
+
+    def orders(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.control.get(f"/orders?account={TENANT}&state=open")["orders"]
+        return found
+
+    def resting(self, side: str) -> list[tuple[Decimal, Decimal]]:
+        """Price and amount of the grid's open orders of one side, by price."""
+        return sorted(
+            (Decimal(order["price"]), Decimal(order["amount"]))
+            for order in self.orders()
+            if order["side"] == side and order["pair"] == PAIR
+        )
+
+    def btc(self) -> Decimal:
+        account = self.control.get(f"/account/{TENANT}")
+        held = account["balances"].get("BTC", {"free": "0", "locked": "0"})
+        return Decimal(held["free"]) + Decimal(held["locked"])
+
+    def bad_signatures(self) -> int:
+        return int(self.control.get("/stats")["accounts"][TENANT]["bad_signatures"])
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    folder = Path(tempfile.mkdtemp(prefix="hfeng-", dir="/var/tmp"))
+    made = Installation(folder, prefix="hfeng-", pool="10.196.0.0/20", images={}, uid_start=360_000)
+    try:
+        yield made
+    finally:
+        made.clean()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def exchange(installation: Installation) -> Exchange:
+    control = installation.start_sandbox()
+    key, secret = secrets.token_hex(32), secrets.token_hex(32)
+    account = {"name": TENANT, "api_key": key, "api_secret": secret, "balances": {"USDT": "20000", "ETH": "1"}}
+    control.request("POST", "/accounts", account)
+    made = Exchange(control)
+    made.price(35250)
+    installation.submit(
+        document(
+            tenant=TENANT,
+            subdomain=TENANT,
+            exchange_environment="sandbox",
+            exchange_connections=[installation.connection(TENANT, api_key=key, api_secret=secret)],
+            bots=[grid_bot(strategy_config=dict(GRID))],
+        )
+    )
+    run = installation.converge()
+    assert run.code == 0, run.output
+    return made
+
+
+def expected_levels(config: dict[str, Any]) -> list[tuple[Decimal, Decimal]]:
+    """Price and amount of every level's buy order, as the template's own formula gives them."""
+    rules = catalogue().exchanges["binance"].pairs[PAIR]
+    numbers = {name: Decimal(str(value)) if name != "grid_count" else value for name, value in config.items()}
+    return sorted((level.buy_price, level.amount) for level in levels(numbers, rules))
+
+
+def bot_dir(installation: Installation, bot: str = "b1") -> Path:
+    return installation.base_dir / "tenants" / TENANT / "bots" / bot
+
+
+def lifecycle(installation: Installation, bot: str = "b1") -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((bot_dir(installation, bot) / "data" / "lifecycle.json").read_text())
+    return record
+
+
+def heartbeat(installation: Installation, bot: str = "b1") -> dict[str, Any]:
+    beat: dict[str, Any] = json.loads((bot_dir(installation, bot) / "data" / "heartbeat.json").read_text())
+    return beat
+
+
+def process(bot: str = "b1") -> tuple[str, str]:
+    """Container id and start time: the same as long as nothing was restarted."""
+    return tuple(docker("inspect", "-f", "{{.Id}} {{.State.StartedAt}}", f"{TENANT}-bot_{bot}").split())  # type: ignore[return-value]
+
+
+def edit_bot(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    """An edit that sets fields of the first bot; dictionaries are merged."""
+
+    def edit(data: dict[str, Any]) -> None:
+        bot = data["bots"][0]
+        for name, value in fields.items():
+            if isinstance(value, dict):
+                bot[name] = {**bot[name], **value}
+            else:
+                bot[name] = value
+
+    return edit
+
+
+def converge(installation: Installation, *arguments: str) -> None:
+    run = installation.converge(*arguments)
+    assert run.code == 0, run.output
+
+
+def settled(exchange: Exchange, buys: int, sells: int) -> None:
+    wait_for(
+        f"{buys} buys and {sells} sells rest",
+        lambda: (len(exchange.resting("BUY")), len(exchange.resting("SELL"))) == (buys, sells),
+        seconds=60,
+    )
+
+
+def test_the_grid_rests_exactly_at_its_levels(installation: Installation, exchange: Exchange) -> None:
+    settled(exchange, 10, 0)
+    assert exchange.resting("BUY") == expected_levels(GRID)
+    assert exchange.bad_signatures() == 0
+    assert Grid().fields["grid_count"].live
+    bots = installation.registry.get(TENANT).outcome["bots"]
+    assert bots["b1"]["state"] == "running"
+
+
+def test_a_second_converge_changes_nothing_and_the_bot_does_not_notice(
+    installation: Installation, exchange: Exchange
+) -> None:
+    before = (installation.containers(), process(), {order["client_order_id"] for order in exchange.orders()})
+    run = installation.converge()
+    assert (run.code, run.changed) == (0, 0), run.output
+    assert (
+        installation.containers(),
+        process(),
+        {order["client_order_id"] for order in exchange.orders()},
+    ) == before
+
+
+def test_a_live_change_moves_the_orders_under_the_same_process(installation: Installation, exchange: Exchange) -> None:
+    before = process()
+    changed = {**GRID, "upper_bound": 34000, "order_amount": 80}
+    installation.change(TENANT, edit_bot(strategy_config=changed))
+    converge(installation)
+    wait_for("the orders are the new levels", lambda: exchange.resting("BUY") == expected_levels(changed), seconds=15)
+    assert process() == before
+    installation.change(TENANT, edit_bot(strategy_config=GRID))
+    converge(installation)
+    wait_for("the orders are the old levels", lambda: exchange.resting("BUY") == expected_levels(GRID), seconds=15)
+    assert process() == before
+
+
+def test_another_change_restarts_exactly_that_bot(installation: Installation, exchange: Exchange) -> None:
+    others = {name: made for name, made in installation.containers().items() if not name.endswith("bot_b1")}
+    before = process()
+    installation.change(TENANT, edit_bot(risk_config={"max_drawdown_pct": 15}))
+    converge(installation)
+    assert process() != before
+    assert {name: made for name, made in installation.containers().items() if not name.endswith("bot_b1")} == others
+    settled(exchange, 10, 0)
+
+
+def test_stop_keeps_the_position_and_the_next_start_adopts_it(installation: Installation, exchange: Exchange) -> None:
+    exchange.price(33400)  # below the levels 34500, 34000 and 33500
+    settled(exchange, 7, 3)
+    held, sells = exchange.btc(), exchange.resting("SELL")
+    assert held > 0
+    installation.change(TENANT, edit_bot(state="stopped"))
+    converge(installation)
+    assert exchange.orders() == []
+    assert exchange.btc() == held
+    record = lifecycle(installation)
+    assert (record["state"], record["clean"], record["verified"]) == ("stopped", True, "exchange")
+    assert docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", f"{TENANT}-bot_b1") == "exited 0"
+    assert installation.registry.get(TENANT).outcome["bots"]["b1"]["state"] == "stopped"
+
+    installation.change(TENANT, edit_bot(state="running"))
+    converge(installation)
+    settled(exchange, 7, 3)
+    assert exchange.resting("SELL") == sells
+    assert exchange.btc() == held
+
+
+def kill_agent(bot: str = "b1") -> None:
+    """kill -9 of the process inside, as the kernel's memory killer would."""
+    [pid] = [
+        line.split()[0]
+        for line in docker("top", f"{TENANT}-bot_{bot}", "-eo", "pid,args").splitlines()
+        if "launcher.py run" in line and "docker-init" not in line
+    ]
+    subprocess.run(["kill", "-9", pid], check=True)
+
+
+def test_a_killed_bot_that_is_stopped_leaves_no_order(installation: Installation, exchange: Exchange) -> None:
+    held = exchange.btc()
+    docker("update", "--restart", "no", f"{TENANT}-bot_b1")
+    kill_agent()
+    wait_for(
+        "the container has ended", lambda: docker("inspect", "-f", "{{.State.Running}}", f"{TENANT}-bot_b1") == "false"
+    )
+    assert len(exchange.orders()) == 10
+    assert lifecycle(installation)["clean"] is False
+    survey = installation.playbook(Path("playbooks/show_tenants.yml"))
+    assert "unclean" in survey.output
+
+    installation.change(TENANT, edit_bot(state="stopped"))
+    converge(installation)
+    assert exchange.orders() == []
+    assert exchange.btc() == held
+    assert lifecycle(installation)["clean"] is True
+    assert installation.registry.get(TENANT).outcome["bots"]["b1"]["state"] == "stopped"
+
+
+def test_a_killed_bot_that_goes_on_counts_what_was_filled_meanwhile(
+    installation: Installation, exchange: Exchange
+) -> None:
+    installation.change(TENANT, edit_bot(state="running"))
+    converge(installation)
+    settled(exchange, 7, 3)
+    docker("update", "--restart", "no", f"{TENANT}-bot_b1")
+    kill_agent()
+    wait_for(
+        "the container has ended", lambda: docker("inspect", "-f", "{{.State.Running}}", f"{TENANT}-bot_b1") == "false"
+    )
+    exchange.price(32900)  # the level 33000 fills while nobody looks
+    assert len(exchange.resting("BUY")) == 6
+    held = exchange.btc()
+    converge(installation)
+    settled(exchange, 6, 4)
+    assert exchange.btc() == held
+    assert exchange.bad_signatures() == 0
+
+
+def test_an_unreachable_exchange_makes_the_stop_fail_and_the_bot_unclean(
+    installation: Installation, exchange: Exchange
+) -> None:
+    docker("update", "--restart", "no", f"{TENANT}-bot_b1")
+    kill_agent()
+    exchange.control.request("POST", "/faults", {"kind": "outage"})
+    try:
+        installation.change(TENANT, edit_bot(state="stopped"))
+        run = installation.converge()
+        assert run.code != 0
+        assert "bot b1 is unclean and its orders could not be checked" in run.output
+        record = installation.registry.get(TENANT)
+        assert record.applied_revision < record.revision
+    finally:
+        exchange.control.request("DELETE", "/faults")
+    converge(installation)
+    assert exchange.orders() == []
+    assert lifecycle(installation)["clean"] is True
+
+
+def test_liquidation_sells_the_bots_position_and_stops(installation: Installation, exchange: Exchange) -> None:
+    assert exchange.btc() > 0
+    installation.change(TENANT, edit_bot(state="liquidated"))
+    converge(installation)
+    assert exchange.orders() == []
+    assert exchange.btc() == 0
+    assert Decimal(lifecycle(installation)["position_base"]) == 0
+    run = installation.converge()
+    assert (run.code, run.changed) == (0, 0), run.output
+
+
+def test_market_making_of_the_engine_runs_beside_it(installation: Installation, exchange: Exchange) -> None:
+    installation.change(TENANT, lambda data: data["bots"].append(market_making_bot(id="mm1")))
+    converge(installation)
+    wait_for(
+        "both quotes rest", lambda: {o["side"] for o in exchange.orders() if o["pair"] == "ETH-USDT"} == {"BUY", "SELL"}
+    )
+    installation.change(TENANT, lambda data: data["bots"].pop(1))
+    converge(installation)
+    assert exchange.orders() == []
+    assert f"{TENANT}-bot_mm1" not in installation.containers()
+
+
+def test_removal_takes_everything_away(installation: Installation, exchange: Exchange) -> None:
+    installation.change(TENANT, edit_bot(state="running"))
+    converge(installation)
+    wait_for("the grid rests again", lambda: len(exchange.orders()) > 0, seconds=60)
+    installation.change(TENANT, lambda data: data.update(state="terminated"))
+    converge(installation)
+    assert exchange.orders() == []
+    assert not [name for name in installation.containers() if name.startswith(TENANT)]
+    assert not (installation.base_dir / "tenants" / TENANT).exists()
