@@ -130,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     made = command("add-account", "add an account from a JSON file (- is standard input): "
                    "name, api_key, api_secret, balances", _add_account, _show_account)
     made.add_argument("file")
+    made = command("close-account", "cancel an account's orders and forget it",
+                   lambda c, o: c.request("DELETE", f"/account/{quote(o.name, safe='')}"), _show_values)
+    made.add_argument("name")
     for name, text in (("deposit", "add to a balance"), ("withdraw", "take from a balance")):
         made = command(name, text, _deposit, _show_account)
         made.add_argument("name")

@@ -38,7 +38,8 @@ class ControlApi:
             web.get("/orders", self.orders), web.post("/fill", self.fill), web.post("/cancel", self.cancel),
             web.get("/fills", self.fills), web.get("/accounts", self.accounts),
             web.post("/accounts", self.add_account), web.post("/accounts/reload", self.reload_accounts),
-            web.get("/account/{name}", self.account), web.post("/account/{name}/deposit", self.deposit),
+            web.get("/account/{name}", self.account), web.delete("/account/{name}", self.close_account),
+            web.post("/account/{name}/deposit", self.deposit),
             web.get("/stats", self.stats), web.delete("/stats", self.reset_stats), web.get("/faults", self.faults),
             web.post("/faults", self.add_fault), web.delete("/faults", self.remove_faults),
             web.delete(r"/faults/{id:\d{1,9}}", self.remove_faults), web.post("/disconnect", self.disconnect),
@@ -134,6 +135,11 @@ class ControlApi:
         """POST /accounts {name, api_key, api_secret, balances, maker_fee?, taker_fee?}."""
         data = await _body(request, {"name", "api_key", "api_secret"}, {"balances", "maker_fee", "taker_fee"})
         return web.json_response(self._plain(self.server.add_account(data)), status=201)
+
+    async def close_account(self, request: web.Request) -> web.Response:
+        """DELETE /account/<name>: cancel its orders and forget it; not one that the accounts file lists."""
+        self.server.close_account(request.match_info["name"])
+        return web.json_response({"closed": request.match_info["name"]})
 
     async def reload_accounts(self, request: web.Request) -> web.Response:
         """POST /accounts/reload: read the accounts file again, and the certificate."""

@@ -334,6 +334,15 @@ class Exchange:
         account.taker_fee = taker_fee
         return account
 
+    def close_account(self, name: str) -> None:
+        """Cancel the account's orders, pay its balances out and forget it."""
+        account = self.account(name)
+        for order in list(account.open.values()):
+            self.cancel(order)
+        for asset, balance in account.balances.items():
+            self.deposits[asset] -= balance.total
+        del self.accounts[name]
+
     def account(self, name: str) -> Account:
         """The account of this name; ControlError 404 when there is none."""
         try:

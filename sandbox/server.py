@@ -133,8 +133,7 @@ class Server:
 
         An account that left the file keeps orders and balances but its key is refused. On an error nothing changes.
         """
-        path = self.settings.accounts_file
-        specs = [*(load_accounts(path) if path is not None else []), *self._added]
+        specs = [*self._listed(), *self._added]
         check_distinct(specs, where="accounts file and accounts added since")
         for spec in specs:
             self._open(spec)
@@ -172,6 +171,21 @@ class Server:
         self._save_added()
         self.reload_accounts()
         return account
+
+    def close_account(self, name: str) -> None:
+        """Forget an account with its orders and fills; not one that the accounts file lists."""
+        self.exchange.account(name)
+        if any(spec.credentials.account == name for spec in self._listed()):
+            raise ControlError(f"The accounts file lists {name!r}; take it out there and reload first.", 409)
+        self._added = [spec for spec in self._added if spec.credentials.account != name]
+        self._save_added()
+        self.reload_accounts()
+        self.exchange.close_account(name)
+        self._changed = True
+
+    def _listed(self) -> list[AccountSpec]:
+        path = self.settings.accounts_file
+        return load_accounts(path) if path is not None else []
 
     def _open(self, spec: AccountSpec) -> Account:
         settings = self.settings

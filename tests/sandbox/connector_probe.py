@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Runs inside the engine's container: the unmodified Binance connector does what each line on standard input says.
 
 The first line holds key and secret. Then `buy AMOUNT PRICE`, `market AMOUNT`, `cancel ORDER`, `wait EVENT ORDER`;

@@ -86,6 +86,23 @@ async def test_added_account_can_trade_and_survives_a_restart(
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+async def test_closed_account_is_forgotten_and_can_be_made_again(
+        client: Client, control: Control, server: Server, settings: Settings) -> None:
+    await control("POST", "/accounts", NEW)
+    client.key, client.secret = NEW_KEY, NEW_SECRET
+    await client.order("BUY", "0.001", "31000")
+    await client.order("BUY", "0.001")
+    assert await control("DELETE", "/account/nova") == (200, {"closed": "nova"})
+    assert (await client.signed("GET", "/account"))[0] == 401
+    assert (await control("GET", "/account/nova"))[0] == 404
+    assert not server.exchange.markets["BTC-USDT"].resting
+    server.exchange.check_books()
+    assert (await control("POST", "/accounts", NEW))[0] == 201
+    assert await client.balances() == {"USDT": ("100", "0")}
+    status, data = await control("DELETE", "/account/acme")
+    assert (status, "accounts file" in data["error"]) == (409, True)
+
+
 async def test_reload_takes_new_accounts_in_and_closes_those_that_left(
         client: Client, other: Client, control: Control, settings: Settings) -> None:
     await client.order("BUY", "0.1", "31000")
@@ -194,7 +211,8 @@ async def test_every_command_prints_a_table_and_json(
         (["orders"], "no orders"), (["price", "BTC-USDT", "30000"], "BTC-USDT is at 30000"),
         (["add-account", str(account)], "nova"), (["deposit", "nova", "BTC", "1"], "BTC"),
         (["withdraw", "nova", "BTC", "1"], "BTC"), (["accounts"], "zeta"), (["account", "nova"], "nova"),
-        (["reload"], "nova"), (["fault", "error", "--count", "3", "--path", "/api/v3/ping"], "/api/v3/ping"),
+        (["reload"], "nova"), (["close-account", "nova"], "nova"),
+        (["fault", "error", "--count", "3", "--path", "/api/v3/ping"], "/api/v3/ping"),
         (["faults"], "error"), (["clear"], "error"), (["faults"], "no faults"), (["disconnect"], "disconnected"),
         (["stats", "--reset"], "POST /api/v3/order"), (["stats"], "0 requests"),
     ):
