@@ -99,7 +99,8 @@ def image_mode(fleet: Fleet, found: str | None = None) -> ImageMode:
 def code_digest() -> str:
     """Changes whenever the code that renders does, so that a new version of it reaches every stack."""
     here = Path(__file__).resolve().parent
-    parts = [here / "render.py", here / "keystore.py", here / "risk.py", *sorted((here / "strategies").glob("*.py"))]
+    names = ("render", "derive", "credentials", "keystore", "risk")
+    parts = [*(here / f"{name}.py" for name in names), *sorted((here / "strategies").glob("*.py"))]
     total = hashlib.sha256()
     for part in parts:
         total.update(part.name.encode() + b"\0" + part.read_bytes())

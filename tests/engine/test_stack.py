@@ -43,7 +43,7 @@ class Exchange:
     def resting(self, side: str) -> list[tuple[Decimal, Decimal]]:
         """Price and amount of the grid's open orders of one side, by price."""
         return sorted(
-            (Decimal(order["price"]), Decimal(order["amount"]))
+            (Decimal(order["price"]), Decimal(order["quantity"]))
             for order in self.orders()
             if order["side"] == side and order["pair"] == PAIR
         )
