@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pwd
 import shutil
@@ -25,7 +24,7 @@ def _binaries() -> Path:
 
 @contextlib.contextmanager
 def server() -> Iterator[Callable[[], str]]:
-    """Runs a server; gives a function that makes an empty database and answers its URL."""
+    """Runs a server; gives a function that empties the database and answers its URL."""
     binaries = _binaries()
     # PostgreSQL refuses to run as root, and the path of a unix socket may have 107 characters.
     root = os.geteuid() == 0
@@ -54,16 +53,17 @@ def server() -> Iterator[Callable[[], str]]:
             **identity,  # type: ignore[call-overload]
         )
         run(*("timeout", "60", "sh", "-c", f"until {binaries}/pg_isready -q -h {folder}; do sleep 0.1; done"))
-        numbers = itertools.count(1)
+        client = (str(binaries / "psql"), "-qX", "-h", str(folder), "-U", "hummingfleet")
+        run(*client, "-d", "postgres", "-c", "CREATE DATABASE registry")
 
         def database() -> str:
-            name = f"registry_{next(numbers)}"
-            run(str(binaries / "createdb"), "-h", str(folder), "-U", "hummingfleet", name)
-            return f"postgresql://hummingfleet@/{name}?host={folder}"
+            # Far quicker than a database of its own, which is 7 MB to copy and to delete.
+            run(*client, "-d", "registry", "-c", "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            return f"postgresql://hummingfleet@/registry?host={folder}"
 
         yield database
     finally:
         if process is not None:
-            process.send_signal(signal.SIGINT)  # fast shutdown
+            process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
             process.wait(60)
         shutil.rmtree(folder)
