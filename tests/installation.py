@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import load_catalogue
@@ -23,6 +24,9 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.credentials impo
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import load_fleet
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import generate_keyring
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause, Registry, Submission
+
+if TYPE_CHECKING:
+    from sandbox.control import ControlClient
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDIN = "hummingfleet/standin:1"
@@ -182,6 +186,19 @@ class Installation:
 
     # - the node -
 
+    def start_sandbox(self) -> ControlClient:
+        """The sandbox exchange of this installation, as its role makes it; its control endpoint."""
+        from sandbox.control import ControlClient
+
+        settings = {
+            "sandbox_exchange_container": f"{self.prefix}sandbox",
+            "sandbox_exchange_network": f"{self.prefix}sandbox",
+            "sandbox_exchange_subnet": str(next(self.fleet.address_pool.subnets(new_prefix=29))),
+        }
+        run = self.playbook(ROOT / "playbooks" / "prepare_sandbox.yml", "-e", json.dumps(settings))
+        assert run.code == 0, run.output
+        return ControlClient(str(self.base_dir / "sandbox" / "run" / "control.sock"))
+
     def containers(self) -> dict[str, str]:
         """Container name → id, of all containers made here."""
         lines = docker("ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}}").splitlines()
@@ -193,7 +210,7 @@ class Installation:
         for start in range(0, len(ids), 50):
             docker("rm", "-f", *ids[start : start + 50], check=False)
         for name in docker("network", "ls", "--format", "{{.Name}}").splitlines():
-            if name.startswith(f"hf-{self.prefix}"):
+            if name.startswith((f"hf-{self.prefix}", self.prefix)):
                 docker("network", "rm", name, check=False)
         if self.ssh is not None:
             self.ssh.stop()
