@@ -25,18 +25,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import ImageMode
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Node
 
 from . import ROOT
 from .installation import Installation
 from .operations import ConvergeReport, converge
+from .prepared import differences, read_picture, take_picture
 from .progress import Progress, Step
 from .runs import RunResult
 
 TENANT = "demo"
 BOT = "b1"
 PAIR = "BTC-USDT"
+SANDBOX_IMAGE = "hummingfleet/sandbox:1"
 GRID = {"lower_bound": 30000, "upper_bound": 35000, "grid_count": 10, "order_amount": 100}
 RISK = {"max_position_usd": 10000, "max_daily_loss_usd": 500, "max_drawdown_pct": 10}
 BALANCES = {"USDT": "20000", "BTC": "0"}
@@ -96,11 +99,15 @@ class Demo:
         self.folder = self.var / "demo"
         self.document_path = self.folder / "tenant.yml"
         self.report_path = self.folder / "report.json"
+        self.picture_path = self.folder / "prepared.json"
 
     # --- up ----------------------------------------------------------------------------------------------------------
 
-    def up(self) -> dict[str, Any]:
-        """Everything; the facts that are also in var/demo/report.json. Raises HummingfleetError."""
+    def up(self, *, all_steps: bool = False) -> dict[str, Any]:
+        """Everything; the facts that are also in var/demo/report.json. Raises HummingfleetError.
+
+        With ``all_steps`` the playbooks run even if nothing has changed since the last run.
+        """
         node = self._local_node()
         self._check_machine()
         started = time.monotonic()
@@ -108,11 +115,20 @@ class Demo:
             step.note = self._ensure_keyring()
         with self.progress.step("Tenant document with encrypted exchange credentials") as step:
             step.note = self._ensure_document()
-        self._prepare(node)
-        with self.progress.step("Sandbox exchange", usually="10 s") as step:
-            self._playbook("prepare_sandbox", step, limit=node.id)
+        with self.progress.step("Ask this machine whether it is prepared") as step:
+            due = ["all steps were asked for"] if all_steps else self._due()
+            step.note = "; ".join(due) or "it is: Docker, compose, firewall, images, exchange, their files"
+        if due:
+            self._prepare(node)
+            with self.progress.step("Sandbox exchange", usually="10 s") as step:
+                self._playbook("prepare_sandbox", step, limit=node.id)
+            write_private(self.picture_path, json.dumps(self._picture()) + "\n")
+        for playbook in ("prepare_nodes", "prepare_sandbox"):
+            self._count(playbook, 0)
+        with self.progress.step("Account on the sandbox exchange") as step:
             new_account = self._ensure_account()
             self._count("sandbox account", int(new_account))
+            step.note = "opened" if new_account else "is there"
         with self.progress.step("Store the tenant's document") as step:
             first = self._store(step)
         if first:
@@ -240,6 +256,21 @@ class Demo:
     def _account_name(self) -> str:
         """The account's name on the exchange: it goes with the key, so that new credentials are a new account."""
         return f"{TENANT}-{(self._credentials() or {}).get('binance_api_key', 'unknown')[:6]}"
+
+    def _due(self) -> list[str]:
+        """Why this machine has to be prepared, in words; empty if it is as the last run left it."""
+        before = read_picture(self.picture_path)
+        return differences(before, self._picture()) if before else differences(None, {})
+
+    def _picture(self) -> dict[str, Any]:
+        from ansible_collections.hummingfleet.core.plugins.module_utils import image_source
+
+        fleet, catalogue = self.here.fleet, self.here.catalogue
+        found = fleet.images if fleet.images != "auto" else image_source.load_found_mode(fleet)
+        mode: ImageMode = "registry" if found == "registry" else "build"
+        releases = {row.release for row in self.here.registry.list()} & set(catalogue.releases)
+        images = image_source.references(catalogue, releases or {max(catalogue.releases)}, mode)
+        return take_picture(fleet.path, fleet.base_dir, [*images, SANDBOX_IMAGE])
 
     def _prepare(self, node: Node) -> None:
         """The machine and its images are one playbook, shown as two steps."""
@@ -424,6 +455,8 @@ class Demo:
         self._check_machine()
         others: list[str] = []
         if self._is_stored():
+            if not _docker_answers():
+                self._prepare(node)  # without the engine nothing can be removed
             with self.progress.step("Remove the tenant: cancel orders, stop, remove", usually="30 s") as step:
                 report = converge(self._run, [TENANT], playbook="remove_tenant", on_task=step.say)
                 if report.problem is not None:

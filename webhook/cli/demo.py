@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ..text import duration
 from . import base
 from .base import State, pass_state
@@ -18,16 +20,17 @@ demo = base.group("demo", "The whole thing on this machine: a tenant whose bot t
 
 
 @demo.command()
+@click.option("--all-steps", is_flag=True, help="Run every playbook, even if nothing has changed since the last run.")
 @base.json_option
 @pass_state
-def up(state: State) -> None:
+def up(state: State, all_steps: bool) -> None:
     """Make this machine a node and provision tenant 'demo', whose grid bot trades on the sandbox exchange.
 
     Needs root. A second run changes nothing; an interrupted one goes on where it stopped.
     """
     from ..demo import next_steps
 
-    report = _demo(state).up()
+    report = _demo(state).up(all_steps=all_steps)
     state.output.result(report)
     _show(state, report)
     total = report["changed"]["total"]
