@@ -73,6 +73,9 @@ def _log_to_stdout() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # It logs every malformed request with a traceback and the request's bytes: a client could flood the log, and a key
+    # could get into it. What fails in a handler is logged by the handlers' guard.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

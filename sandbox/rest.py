@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sandbox import errors, formats
 from sandbox.errors import ExchangeError
@@ -196,6 +197,8 @@ class Rest:
             response = web.json_response({"code": -1000, "msg": "The request is too large."}, status=413)
         except web.HTTPException as error:
             response = web.json_response({"code": -1000, "msg": error.reason}, status=error.status)
+        except (HttpProcessingError, web.RequestPayloadError):
+            response = web.json_response({"code": -1000, "msg": "The request's body is not valid."}, status=400)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:

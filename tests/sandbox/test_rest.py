@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -273,6 +274,19 @@ async def test_malformed_bodies_get_a_proper_refusal(client: Client, body: bytes
                                    headers={"X-MBX-APIKEY": client.key}) as response:
         assert response.status == 400
         assert (await response.json())["code"] < 0
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+async def test_body_that_does_not_decode_is_refused(client: Client, encoding: str) -> None:
+    async with client.session.post(client.url("/api/v3/order"), data=b"abc", headers={
+            "X-MBX-APIKEY": client.key, "Content-Encoding": encoding}) as response:
+        assert response.status == 400
+
+
+async def test_decompression_bomb_is_refused(client: Client) -> None:
+    async with client.session.post(client.url("/api/v3/order"), data=gzip.compress(b"a=" + b"b" * 50_000_000), headers={
+            "X-MBX-APIKEY": client.key, "Content-Encoding": "gzip"}) as response:
+        assert response.status == 413
 
 
 async def test_huge_body_is_refused(client: Client) -> None:
