@@ -21,6 +21,8 @@ from ..installation import Installation
 from ..progress import Progress
 from ..text import shown, shown_lines
 
+_WRAP_MIN = 14  # characters that a column keeps when its text is broken into lines
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -111,28 +113,41 @@ class Output:
         """A sentence that must be seen, on standard error."""
         click.echo(shown_lines(text), err=True)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
-        """Rows for people; cells are data and never markup."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        wrap: Sequence[str] = (),
+        empty: str = "nothing",
+    ) -> None:
+        """Rows for people; cells are data and never markup. ``wrap`` names columns that may be broken into lines."""
         if self.as_json:
             return
         cells = [[("-" if value is None or value == "" else shown(value)) for value in row] for row in rows]
         if not cells:
             click.echo(empty)
             return
+        import shutil
+
         from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), header_style="bold")
+        widths = []
+        for column, values in zip(columns, zip(*cells, strict=True), strict=True):
+            full = max(len(column), *(max(map(len, value.split("\n"))) for value in values))
+            widths.append((min(full, _WRAP_MIN) if column in wrap else full) + 3)
+            table.add_column(column, no_wrap=column not in wrap, overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        # Without a terminal a table is as wide as it needs to be: lines that a program may cut must not be broken.
-        widths = [max(len(cell) for cell in column) + 3 for column in zip(columns, *cells, strict=True)]
-        width = None if sys.stdout.isatty() else max(80, sum(widths))
-        Console(width=width, highlight=False, soft_wrap=False).print(table)
+        # A line that is cut would be wrong; one that the terminal breaks is only ugly. Without a terminal (a pipe)
+        # lines are as long as they need to be.
+        longest = sum(max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True))
+        terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else longest
+        Console(width=max(terminal, sum(widths)), highlight=False).print(table)
 
     def error(self, error: BaseException, code: Exit) -> None:
         """An error, in one clear sentence and, for a refused document, one line per fault."""

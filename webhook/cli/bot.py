@@ -95,14 +95,15 @@ def status(state: State, tenant: str | None, bot_id: str | None) -> None:
         )
     state.output.result(plain)
     state.output.table(
-        ("tenant", "bot", "name", "pair", "wanted", "state", "orders", "fills", "position", "heartbeat", "engine"),
+        ("tenant", "bot", "name", "pair", "state", "orders", "fills", "position", "seen", "engine"),
         [
             (
-                p["tenant"], p["bot"], p["name"], p["pair"], p["wanted"], _state(p), p.get("open_orders"),
-                p.get("fills"), _position(p), _age(p.get("heartbeat_age_seconds")), p.get("engine_version"),
+                p["tenant"], p["bot"], p["name"], p["pair"], _state(p), p.get("open_orders"), p.get("fills"),
+                _position(p), _age(p.get("heartbeat_age_seconds")), p.get("engine_version"),
             )
             for p in plain
         ],
+        wrap=("name", "state"),
         empty="no bots",
     )  # fmt: skip
     for name, reasons in sorted(found.reasons.items()):
@@ -175,10 +176,12 @@ def stream(command: list[str], *, as_json: bool) -> int:
 
 
 def _state(plain: dict[str, Any]) -> str:
-    halted = plain.get("halted")
+    halted, state = plain.get("halted"), str(plain["state"])
     if isinstance(halted, dict):
         return f"halted: {halted.get('message') or halted.get('code')}"
-    return str(plain["state"])
+    # A liquidated bot has sold its position and stopped.
+    wanted = "stopped" if plain["wanted"] == "liquidated" else plain["wanted"]
+    return state if wanted == state else f"{state} (wanted: {plain['wanted']})"
 
 
 def _position(plain: dict[str, Any]) -> str | None:

@@ -88,6 +88,7 @@ def show(state: State, report: ConvergeReport) -> None:
                 )
                 for one in report.tenants
             ],
+            wrap=("bots", "what"),
         )
     for one in report.tenants:
         for diff in one.diff:

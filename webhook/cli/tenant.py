@@ -139,7 +139,7 @@ def history(state: State, name: str, with_diff: bool) -> None:
         for r in revisions
     ]
     if not with_diff:
-        state.output.table(("revision", "at (UTC)", "kind", "why", "who", ""), rows)
+        state.output.table(("revision", "at (UTC)", "kind", "why", "who", ""), rows, wrap=("why",))
         return
     for row in rows:
         state.output.say(f"revision {row[0]}  {row[1]}  {row[2]}: {row[3]} ({row[4]}) {row[5]}".rstrip())
