@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import factories
 import pytest
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import generate_keyring
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
 from click.testing import CliRunner, Result
 
+from tests import factories
 from webhook.cli import cli
 from webhook.cli.base import State
 from webhook.operations import OUTCOME, STACKS

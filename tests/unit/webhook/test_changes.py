@@ -1,8 +1,8 @@
 """What an operator asks for becomes the next document."""
 
-import factories
 import pytest
 
+from tests import factories
 from webhook import changes
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import factories
 import pytest
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import decrypt_connection
@@ -17,6 +16,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import l
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Lease, Registry
 from click.testing import Result
 
+from tests import factories
 from webhook.cli.base import EXIT_MEANINGS, Exit
 
 Call = Callable[..., Result]
