@@ -49,6 +49,7 @@ DIP = "34400"
 TRADE_SECONDS = 240.0
 FILL_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+_HUMMINGFLEET = ".venv/bin/hummingfleet"
 _IMAGE_TASKS = ("See which images are needed", "Have the images on the node")
 _FIREWALL = Path("/usr/local/sbin/hummingfleet-firewall")
 
@@ -376,7 +377,7 @@ class Demo:
                 raise DemoError(
                     f"at {price} bot {BOT} has {self.facts.fills or 0} fills and {self.facts.open_orders or 0} open "
                     f"orders where {fills} and {GRID['grid_count']} were expected; its log says why: "
-                    f"hummingfleet bot logs {TENANT} {BOT}"
+                    f"{_HUMMINGFLEET} bot logs {TENANT} {BOT}"
                 )
         step.note = f"bought at {GRID['upper_bound'] - 500}, sold at {GRID['upper_bound']}: {self.facts.fills} fills"
 
@@ -534,13 +535,13 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 def next_steps() -> Iterator[tuple[str, str]]:
     """What to try next: a sentence and the command."""
-    yield "what the bot does", f"hummingfleet bot status {TENANT}"
-    yield "its log, as it is written", f"hummingfleet bot logs -f {TENANT} {BOT}"
-    yield "stop it: orders cancelled, position kept", f"hummingfleet bot stop {TENANT} {BOT}"
-    yield "start it again: it adopts its position", f"hummingfleet bot start {TENANT} {BOT}"
-    yield "what changed, when and why", f"hummingfleet tenant history {TENANT} --diff"
+    yield "what the bot does", f"{_HUMMINGFLEET} bot status {TENANT}"
+    yield "its log, as it is written", f"{_HUMMINGFLEET} bot logs -f {TENANT} {BOT}"
+    yield "stop it: orders cancelled, position kept", f"{_HUMMINGFLEET} bot stop {TENANT} {BOT}"
+    yield "start it again: it adopts its position", f"{_HUMMINGFLEET} bot start {TENANT} {BOT}"
+    yield "what changed, when and why", f"{_HUMMINGFLEET} tenant history {TENANT} --diff"
     yield "the stack on the node", f"docker ps --filter label=hummingfleet.tenant={TENANT}"
     yield "the exchange's own view", "docker exec hf-sandbox python -m sandbox.control orders"
     yield "move the price yourself", f"docker exec hf-sandbox python -m sandbox.control price {PAIR} 33900"
-    yield "check the installation", "hummingfleet doctor"
+    yield "check the installation", f"{_HUMMINGFLEET} doctor"
     yield "remove all of it", "make demo-down"

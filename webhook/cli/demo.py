@@ -32,61 +32,20 @@ def up(state: State, all_steps: bool) -> None:
 
     report = _demo(state).up(all_steps=all_steps)
     state.output.result(report)
-    _show(state, report)
-    total = report["changed"]["total"]
-    per_playbook = ", ".join(f"{name} {count}" for name, count in report["changed"].items() if name != "total")
-    state.output.say(f"changed={total} ({per_playbook})")
     state.output.say("")
-    state.output.table(("step", "took", ""), [(s["title"], duration(s["seconds"]), s["note"]) for s in report["steps"]])
-    state.output.say(f"All of it took {duration(report['seconds'])}. The facts are in var/demo/report.json.")
-    state.output.say("")
-    state.output.say("What to try next (the commands are in .venv/bin):")
-    for what, command in next_steps():
-        state.output.say(f"  {command:<48}  {what}")
-
-
-@demo.command()
-@base.json_option
-@pass_state
-def down(state: State) -> None:
-    """Remove the demonstration: bots stopped in the safe order, stack, network, sandbox exchange, files."""
-    kept = _demo(state).down()
-    state.output.say("The demonstration is removed. What stays:")
-    for line in kept:
-        state.output.say(f"- {line}")
-    state.output.result({"removed": True, "kept": kept})
-
-
-@demo.command()
-@base.json_option
-@pass_state
-def status(state: State) -> None:
-    """Show what the demonstration's bot does now."""
-    facts = _demo(state).status()
-    state.output.result(facts)
-    if facts["state"] == "absent":
-        state.output.say("the demonstration is not there; run: make demo")
-        return
-    _show(state, facts)
-
-
-def _demo(state: State) -> Demo:
-    from ..demo import Demo
-
-    return Demo(state.installation, state.run, state.progress())
-
-
-def _show(state: State, facts: dict[str, Any]) -> None:
-    exchange = facts["exchange"]
     state.output.table(
         ("step", "took", "result"),
         [(s["title"], duration(s["seconds"]), s["note"]) for s in report["steps"]],
         wrap=("step", "result"),
     )
-    state.output.say(f"All of it took {duration(report['seconds'])}. The facts are in var/demo/report.json.")
     state.output.say("")
-    state.output.say("What to try next (the commands are in .venv/bin):")
-    state.output.table(("to see", "run"), list(next_steps()))
+    _show(state, report)
+    total = report["changed"]["total"]
+    parts = ", ".join(f"{name} {count}" for name, count in report["changed"].items() if name != "total")
+    state.output.say(f"\nchanged={total} ({parts}) in {duration(report['seconds'])}; see var/demo/report.json")
+    state.output.say("\nWhat to try next:")
+    for what, command in next_steps():
+        state.output.say(f"  {command:<52}  # {what}")
 
 
 @demo.command()
@@ -122,6 +81,7 @@ def _demo(state: State) -> Demo:
 
 def _show(state: State, facts: dict[str, Any]) -> None:
     exchange = facts["exchange"]
+    signatures = f"{exchange['good_signatures']} good, {exchange['bad_signatures']} bad" if exchange else None
     state.output.table(
         ("tenant", "bot", "engine version", "state", "orders open", "fills", "position (BTC)", "signatures"),
         [
@@ -133,7 +93,7 @@ def _show(state: State, facts: dict[str, Any]) -> None:
                 facts["open_orders"],
                 facts["fills"],
                 facts["position"],
-                f"{exchange['good_signatures']} good, {exchange['bad_signatures']} bad" if exchange else None,
+                signatures,
             )
         ],
     )
