@@ -28,16 +28,18 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.derive import (
     fingerprint_key,
     order_tag,
 )
-from ansible_collections.hummingfleet.core.plugins.module_utils.document import Bot, TenantDocument, read_document
+from ansible_collections.hummingfleet.core.plugins.module_utils.document import (
+    Bot,
+    TenantDocument,
+    bot_context,
+    read_document,
+)
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Fleet
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import KeyRing
 from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import engine_keystore
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import (
-    BotContext,
-    engine_client_config,
-)
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
 SANDBOX_NAMES = ("api.binance.com", "stream.binance.com", "ws-api.binance.com")
 AGENT_PATH = "/opt/hummingfleet/agent"
@@ -311,7 +313,7 @@ class _Builder:
         fields = decrypt_connection(connection, tenant, self.renderer.keyring, self.renderer.catalogue.connectors)
         keystore = engine_keystore(password, connector, fields, self.renderer.fleet.kdf_iterations)
         template = TEMPLATES[bot.strategy_template]
-        context = self._context(bot, connector.name)
+        context = bot_context(self.document, bot, self.renderer.catalogue)
         strategy_files = template.engine_files(context)
         live_path = f"controllers/{bot.id}.yml"
 
@@ -341,6 +343,7 @@ class _Builder:
             "order_tag": order_tag(tenant, bot.id),
             "agent_version": self.release.agent,
             "release": self.release.name,
+            "resumes": bot.resumes,
             "risk": json.loads(json.dumps(bot.risk_config, default=str)),
         }
         texts = {
@@ -385,7 +388,7 @@ class _Builder:
         running = self.active and bot.state == "running"
         # A neighbour's arrival changes this bot's share of the rate limits; that takes effect at its next start.
         alone = engine_client_config(dataclasses.replace(context, rate_limit_bots=1))
-        extra = {"restarts": bot.restarts, "resumes": bot.resumes, "client": alone}
+        extra = {"restarts": bot.restarts, "client": alone}
         self._add(f"bot_{bot.id}", service, running=running, inputs=inputs, extra=extra)
         live = strategy_files.get(live_path)
         self.bots.append(
@@ -396,19 +399,6 @@ class _Builder:
                 "command": AGENT_COMMAND,
                 "live_digest": hashlib.sha256(live.encode()).hexdigest() if live else None,
             }
-        )
-
-    def _context(self, bot: Bot, connector: str) -> BotContext:
-        exchanges = {c.id: c.exchange for c in self.document.exchange_connections}
-        sharing = sum(exchanges[other.exchange_connection_id] == connector for other in self.document.bots)
-        return BotContext(
-            tenant=self.document.tenant,
-            bot=bot.id,
-            connector=connector,
-            trading_pair=bot.trading_pair,
-            config=bot.strategy_config,
-            limits=bot.risk_config,
-            rate_limit_bots=sharing,
         )
 
     # - parts -

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.grid import Grid, levels
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.grid import Grid, GridConfig, levels
 
 from sandbox.control import ControlClient
 from tests.engine.harness import wait_for
@@ -93,8 +93,7 @@ def exchange(installation: Installation) -> Exchange:
 def expected_levels(config: dict[str, Any]) -> list[tuple[Decimal, Decimal]]:
     """Price and amount of every level's buy order, as the template's own formula gives them."""
     rules = catalogue().exchanges["binance"].pairs[PAIR]
-    numbers = {name: Decimal(str(value)) if name != "grid_count" else value for name, value in config.items()}
-    return sorted((level.buy_price, level.amount) for level in levels(numbers, rules))
+    return sorted((level.buy_price, level.amount) for level in levels(GridConfig.of(config), rules))
 
 
 def bot_dir(installation: Installation, bot: str = "b1") -> Path:
