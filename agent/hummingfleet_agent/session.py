@@ -8,9 +8,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from . import engine
 from . import runtime as shared
@@ -24,6 +24,7 @@ from .runtime import Runtime
 from .settings import BotSettings, Home, populate_conf, read_password
 from .settlement import Settlement, settle
 
+T = TypeVar("T")
 LOGGER = logging.getLogger("hummingfleet.session")
 
 HEARTBEAT_SECONDS = 2.0
@@ -235,6 +236,16 @@ class Session:
             if not foreign:
                 task.cancel()
 
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The work's result; None where a stop was requested meanwhile: requests may hang, a stop may not."""
+        task = asyncio.create_task(work)
+        await self._first(task, self._stopped())
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task}, timeout=2)
+        return None
+
     def _follow_connector(self) -> None:
         """Keep hold of the running strategy's connector from the moment there is one."""
         connector = self.application.trading_core.connectors.get(self.settings.connector)
@@ -270,12 +281,13 @@ class Session:
                 state.halt("KILL_SWITCH" if self.settings.kind == "v1" else "STRATEGY_STOPPED",
                            "RISK_HALT the engine stopped the strategy by itself (kill switch); see the lines above")
             self._follow_connector()
-            await state.keep_books()
+            await self._unless_stopped(state.keep_books())
             if state.ledger.halt is not None:
                 state.phase = "halted"
                 if not settled_halt:
-                    settlement = await self._settle(deadline=time.monotonic() + 30, search_unknown=False)
-                    settled_halt = settlement.clean
+                    settlement = await self._unless_stopped(
+                        self._settle(deadline=time.monotonic() + 30, search_unknown=False))
+                    settled_halt = settlement is not None and settlement.clean
                     if settled_halt:
                         LOGGER.info("HALTED own orders: 0, position %s kept", text(state.ledger.base))
             elif state.notice is not None:

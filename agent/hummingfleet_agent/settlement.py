@@ -19,6 +19,7 @@ ARRIVAL_SECONDS = 10.0
 SKEW_SECONDS = 120.0
 LOOK_BACK_SECONDS = 30 * 24 * 3600.0
 PARALLEL_REQUESTS = 5
+ROUND_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ async def settle(
     open_count, problem, pause, warned_at = -1, "", 0.5, 0.0
     while True:
         try:
-            if search_unknown:
-                await _adopt_unknown(exchange, ledger, ids)
-                search_unknown = False
-            open_count = await _pass(exchange, ledger, ids)
+            # A request without a network may hang for minutes.
+            left = ROUND_SECONDS if deadline is None else min(ROUND_SECONDS, max(0.1, deadline - time.monotonic()))
+            async with asyncio.timeout(left):
+                if search_unknown:
+                    await _adopt_unknown(exchange, ledger, ids)
+                    search_unknown = False
+                open_count = await _pass(exchange, ledger, ids)
             ledger.save_if_changed()
             if open_count == 0 and not ledger.unsettled():
                 return Settlement(True, 0)

@@ -23,6 +23,23 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         exchange.remove()
 
 
+@pytest.fixture(scope="module")
+def crowd(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Bot]]]:
+    """Starts several bots at once, which takes hardly longer than one; they live as long as the module."""
+    bots: list[Bot] = []
+
+    def start(**settings: dict[str, Any]) -> dict[str, Bot]:
+        made = {name: Bot(sandbox, tmp_path_factory.mktemp(name), **options) for name, options in settings.items()}
+        bots.extend(made.values())
+        return made
+
+    try:
+        yield start
+    finally:
+        for bot in bots:
+            bot.remove()
+
+
 @pytest.fixture
 def make_bot(sandbox: Sandbox, tmp_path: Path) -> Iterator[Callable[..., Bot]]:
     """Makes bots, each with an account of its own on the exchange."""

@@ -292,6 +292,10 @@ class Bot:
         docker("stop", "--time", "60", self.name)
         return self.exit_code()
 
+    def cut_off(self) -> None:
+        """Take the container off its network."""
+        docker("network", "disconnect", self.sandbox.network, self.name)
+
     def kill_python(self) -> None:
         """Kill the launcher's process without warning."""
         docker("exec", self.name, "sh", "-c", f"kill -9 {self.pid()}")

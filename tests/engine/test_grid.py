@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -85,9 +87,10 @@ def test_life_of_a_grid(sandbox: Sandbox, make_bot: MakeBot) -> None:
     assert bot.pid() == pid
 
     # Nonsense is refused as a whole; the grid stays as it was.
-    digest = bot.heartbeat["config_digest"]
     path = f"controllers/{bot.bot}.yml"
     good = (bot.folder / "config" / path).read_text()
+    digest = hashlib.sha256(good.encode()).hexdigest()
+    wait_for("the heartbeat tells what is in force", lambda: bot.heartbeat["config_digest"] == digest)
     bot.write_file(path, good.replace("upper_bound: 34000", "upper_bound: 30999"))
     wait_for("the refusal is logged", lambda: "CONFIG_REJECTED" in bot.log())
     bot.write_file(path, good)
@@ -113,21 +116,64 @@ def test_life_of_a_grid(sandbox: Sandbox, make_bot: MakeBot) -> None:
     assert sandbox.bad_signatures(bot.account) == 0
 
 
-def test_only_levels_below_the_market_buy(sandbox: Sandbox, make_bot: MakeBot) -> None:
-    sandbox.set_price(32600)
-    bot = make_bot()
-    bot.start()
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS[:6], [])
-    # A level comes in as soon as the market has passed it, at its own price.
-    sandbox.set_price(33100)
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS[:7], [])
+@pytest.fixture(scope="module")
+def running(sandbox: Sandbox, crowd: Callable[..., dict[str, Bot]]) -> dict[str, Bot]:
+    """Bots for tests that need no restart. At 35250 each has sold what it held, so every test can begin there."""
+    bots = crowd(
+        plain={}, poor={"balances": {"USDT": "350"}}, capped={"risk": {"max_position_usd": 450}},
+        charged={"fee": "0.001", "balances": {"USDT": "20000"}}, unlucky={})
+    sandbox.heal()
+    sandbox.set_price(35250)
+    # The exchange takes an order and the answer never comes; it fails; it takes one and does not know.
+    for kind in ("lost_response", "error", "outcome_unknown"):
+        sandbox.fault(kind, bots["unlucky"].account, path="/api/v3/order", method="POST", count=2)
+    for bot in bots.values():
+        bot.start(wait=False)
+    for bot in bots.values():
+        bot.wait_for_phase("trading", seconds=240)
+    return bots
+
+
+@pytest.fixture
+def begin(sandbox: Sandbox) -> None:
+    """The market above all grids."""
+    sandbox.heal()
+    sandbox.set_price(35250)
+
+
+@pytest.mark.usefixtures("begin")
+def test_insufficient_funds_wait(sandbox: Sandbox, running: dict[str, Bot]) -> None:
+    """Stands first: the market has not moved yet."""
+    bot = running["poor"]
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS[7:], [])
+    wait_for("it is reported", lambda: "INSUFFICIENT_FUNDS_BUY" in bot.heartbeat["waiting"])
+    sandbox.control.request("POST", f"/account/{bot.account}/deposit", {"balances": {"USDT": "1000"}})
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
+    assert bot.log().count("INSUFFICIENT_FUNDS") == 1
+
+
+@pytest.mark.usefixtures("begin")
+def test_only_levels_below_the_market_buy(sandbox: Sandbox, running: dict[str, Bot]) -> None:
+    bot = running["plain"]
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
     assert all(item["type"] == "LIMIT_MAKER" for item in sandbox.orders(bot.account))
+    # New bounds around the market: what lies above it waits.
+    bot.config.update(lower_bound=33000, upper_bound=38000)
+    bot.write_config()
+    moved = levels(33000, 38000, 10, 100)
+    wait_for_grid(sandbox, bot, moved[:5], [])
+    # A level comes in as soon as the market has passed it, at its own price.
+    sandbox.set_price(35600)
+    wait_for_grid(sandbox, bot, moved[:6], [])
+    bot.config.update(GUIDE_GRID)
+    bot.write_config()
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
 
 
-def test_inside_the_container(sandbox: Sandbox, make_bot: MakeBot) -> None:
+@pytest.mark.usefixtures("begin")
+def test_inside_the_container(sandbox: Sandbox, running: dict[str, Bot]) -> None:
     """The engine's own commands work, and the password is nowhere."""
-    bot = make_bot()
-    bot.start()
+    bot = running["plain"]
     wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
 
     status = json.loads(bot.execute("hbot", "status", "--json"))
@@ -194,14 +240,11 @@ def test_a_killed_bot_settles_before_it_trades(sandbox: Sandbox, make_bot: MakeB
     assert sandbox.bad_signatures(bot.account) == 0
 
 
-def test_orders_whose_answer_is_lost_are_not_made_twice(sandbox: Sandbox, make_bot: MakeBot) -> None:
+@pytest.mark.usefixtures("begin")
+def test_orders_whose_answer_is_lost_are_not_made_twice(sandbox: Sandbox, running: dict[str, Bot]) -> None:
     """The exchange takes an order and the answer never comes, or comes as "unknown"."""
-    bot = make_bot()
-    sandbox.fault("lost_response", bot.account, path="/api/v3/order", method="POST", count=2)
-    sandbox.fault("error", bot.account, path="/api/v3/order", method="POST", count=2)
-    bot.start()
+    bot = running["unlucky"]
     wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
-
     # Fills while the private stream is cut are found all the same.
     sandbox.control.request("POST", "/disconnect", {"kind": "user", "account": bot.account})
     sandbox.set_price(34400)
@@ -211,30 +254,29 @@ def test_orders_whose_answer_is_lost_are_not_made_twice(sandbox: Sandbox, make_b
     assert sandbox.balances(bot.account)["BTC"] == 1 + D(bot.lifecycle["position_base"]) == 1 + GUIDE_LEVELS[9][1]
 
 
-def test_fees_taken_in_coin(sandbox: Sandbox, make_bot: MakeBot) -> None:
+@pytest.mark.usefixtures("begin")
+def test_the_position_limit_holds_buys_back(sandbox: Sandbox, running: dict[str, Bot]) -> None:
+    bot = running["capped"]
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS[6:], [])
+    sandbox.set_price(34200)
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS[6:9], [(D(35000), GUIDE_LEVELS[9][1])])
+
+
+@pytest.mark.usefixtures("begin")
+def test_fees_taken_in_coin(sandbox: Sandbox, running: dict[str, Bot]) -> None:
     """An account without spare coin sells what is left after the fee; liquidation reports the dust."""
-    bot = make_bot(fee="0.001", balances={"USDT": "20000"})
-    bot.start()
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
+    bot = running["charged"]
+    wait_for("every level buys", lambda: len(sandbox.resting(bot.account, "BUY")) == 10)
+    dust = sandbox.balances(bot.account)["BTC"]
     sandbox.set_price(34400)
-    net = GUIDE_LEVELS[9][1] * D("0.999")
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS[:9], [(D(35000), net.quantize(D("0.00001"), "ROUND_DOWN"))])
+    held = dust + GUIDE_LEVELS[9][1] * D("0.999")
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS[:9], [(D(35000), held.quantize(D("0.00001"), "ROUND_DOWN"))])
     assert bot.stop() == 0
-    assert D(bot.lifecycle["position_base"]) == net == sandbox.balances(bot.account)["BTC"]
+    assert D(bot.lifecycle["position_base"]) == held == sandbox.balances(bot.account)["BTC"]
     code, record, said = bot.run_mode("liquidate")
     assert code == 0, said
     dust = sandbox.balances(bot.account)["BTC"]
     assert D(record["position_base"]) == 0 and D(record["dust_base"]) == dust < D("0.00001")
-
-
-def test_insufficient_funds_wait(sandbox: Sandbox, make_bot: MakeBot) -> None:
-    bot = make_bot(balances={"USDT": "350"})
-    bot.start()
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS[7:], [])
-    wait_for("it is reported", lambda: "INSUFFICIENT_FUNDS_BUY" in bot.heartbeat["waiting"])
-    sandbox.control.request("POST", f"/account/{bot.account}/deposit", {"balances": {"USDT": "1000"}})
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
-    assert bot.log().count("INSUFFICIENT_FUNDS") == 1
 
 
 def test_a_loss_limit_halts_until_someone_resumes(sandbox: Sandbox, make_bot: MakeBot) -> None:
@@ -263,14 +305,6 @@ def test_a_loss_limit_halts_until_someone_resumes(sandbox: Sandbox, make_bot: Ma
     bot.restart()
     bot.wait_for_phase("trading")
     wait_for("it trades again", lambda: sandbox.orders(bot.account))
-
-
-def test_the_position_limit_holds_buys_back(sandbox: Sandbox, make_bot: MakeBot) -> None:
-    bot = make_bot(risk={"max_position_usd": 450})
-    bot.start()
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS[6:], [])
-    sandbox.set_price(34200)
-    wait_for_grid(sandbox, bot, GUIDE_LEVELS[6:9], [(D(35000), GUIDE_LEVELS[9][1])])
 
 
 def test_refused_starts_say_why(sandbox: Sandbox, make_bot: MakeBot) -> None:
@@ -314,27 +348,32 @@ def test_refused_starts_say_why(sandbox: Sandbox, make_bot: MakeBot) -> None:
 
 
 def test_stop_signals_at_any_moment(sandbox: Sandbox, make_bot: MakeBot) -> None:
-    bot = make_bot()
-    bot.start()
-    wait_for("orders rest", lambda: sandbox.orders(bot.account))
-    # Twice while orders are being made.
-    docker("kill", "--signal", "TERM", bot.name)
-    docker("kill", "--signal", "TERM", bot.name, check=False)
-    wait_for("it ends", lambda: not bot.is_running(), seconds=60)
-    assert bot.exit_code() == 0 and bot.lifecycle["clean"] and sandbox.orders(bot.account) == []
-    # While the engine is being imported.
-    bot.restart()
-    bot.wait_for_phase("starting")
-    assert bot.stop() == 0 and bot.lifecycle["clean"]
-    # With the exchange gone in the middle of trading: it ends in time and tells the truth.
-    bot.restart()
-    bot.wait_for_phase("trading")
-    wait_for("orders rest", lambda: sandbox.orders(bot.account))
-    sandbox.fault("outage")
-    assert bot.stop() == 3
-    assert not bot.lifecycle["clean"] and len(sandbox.orders(bot.account)) > 0
-    sandbox.heal()
-    code, record, said = bot.run_mode("settle")
-    assert code == 0 and record["clean"] and sandbox.orders(bot.account) == [], said
+    bot, lonely = make_bot(bot="b1"), make_bot(bot="b2")
+    for item in (bot, lonely):
+        item.start(wait=False)
+    for item in (bot, lonely):
+        item.wait_for_phase("trading", seconds=240)
+        wait_for("orders rest", lambda account=item.account: sandbox.orders(account))
 
+    # The exchange is gone in the middle of trading: the stop ends in time and tells the truth.
+    lonely.cut_off()
+    with ThreadPoolExecutor() as elsewhere:
+        unverified = elsewhere.submit(lonely.stop)
 
+        # Twice while orders are being made.
+        docker("kill", "--signal", "TERM", bot.name)
+        docker("kill", "--signal", "TERM", bot.name, check=False)
+        wait_for("it ends", lambda: not bot.is_running(), seconds=60)
+        assert bot.exit_code() == 0 and bot.lifecycle["clean"] and sandbox.orders(bot.account) == []
+        # While the engine is being imported.
+        bot.restart()
+        bot.wait_for_phase("starting")
+        assert bot.stop() == 0 and bot.lifecycle["clean"]
+        # Before anything is imported.
+        bot.restart()
+        assert bot.stop() in (0, 143) and bot.lifecycle["clean"]
+
+        assert unverified.result() == 3
+    assert not lonely.lifecycle["clean"] and len(sandbox.orders(lonely.account)) > 0
+    code, record, said = lonely.run_mode("settle")
+    assert code == 0 and record["clean"] and sandbox.orders(lonely.account) == [], said

@@ -30,6 +30,7 @@ LIVE_FIELDS = ("lower_bound", "upper_bound", "grid_count", "order_amount", "tota
 CREATIONS_PER_SECOND = 6
 BALANCE_LAG_SECONDS = 3.0
 PENDING_SECONDS = 10.0
+SHORTAGE_SECONDS = 5.0
 BACKOFF_SECONDS = 60.0
 
 
@@ -69,6 +70,7 @@ class HummingfleetGrid(ControllerBase):
         self._planned: GridSettings | None = None
         self._pending: dict[str, tuple[str, float]] = {}
         self._failures: dict[str, tuple[int, float]] = {}
+        self._short_since: dict[str, float] = {}
         self._warned: dict[str, float] = {}
 
     @property
@@ -217,13 +219,18 @@ class HummingfleetGrid(ControllerBase):
     def _report_shortage(self, short: dict[str, int]) -> None:
         for side, count in short.items():
             code = f"INSUFFICIENT_FUNDS_{side}"
+            now = time.monotonic()
             if not count:
                 self.runtime.waiting.pop(code, None)
+                self._short_since.pop(code, None)
+                continue
+            # Right after a fill the balance lags behind: that is no shortage.
+            if now - self._short_since.setdefault(code, now) < SHORTAGE_SECONDS:
                 continue
             message = f"{count} {side.lower()} orders wait for funds"
             self.runtime.waiting[code] = message
-            if time.monotonic() - self._warned.get(code, -1e9) > 600:
-                self._warned[code] = time.monotonic()
+            if now - self._warned.get(code, -1e9) > 600:
+                self._warned[code] = now
                 self.logger().warning(f"INSUFFICIENT_FUNDS {message}")
 
     def _order_ended(self, level_id: str, failure: str | None) -> None:
