@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import hashlib
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue that ships with the repository."""
-    return load_catalogue(ROOT / "catalogue")
+    """The catalogue that ships with the repository, except that plan ``pro`` offers a Gateway (none does so yet)."""
+    shipped = load_catalogue(ROOT / "catalogue")
+    plans = {**shipped.plans, "pro": dataclasses.replace(shipped.plans["pro"], gateway=True)}
+    return dataclasses.replace(shipped, plans=plans)
 
 
 def encrypted_text(seed: str, length: int = 64) -> str:

@@ -85,7 +85,7 @@ class ActionModule(ActionBase):
         command = [sys.executable, str(BUILDER), "--json", *check, *references]
         errors = []
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None and process.stdout is not None  # noqa: S101  both are pipes
+            assert process.stderr is not None and process.stdout is not None  # both are pipes
             for line in process.stderr:
                 errors.append(line)
                 if not line.rstrip().endswith("is up to date"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -417,10 +418,18 @@ def test_a_removed_tenant_holds_its_memory_until_the_removal_was_applied(registr
 def test_a_stack_with_more_containers_than_addresses_is_refused(registry: Registry) -> None:
     most = addresses.CONTAINERS - module.SERVICE_CONTAINERS
     bots = [grid_bot(id=f"b{number}") for number in range(most + 1)]
+    plans = {**catalogue().plans, "business": dataclasses.replace(catalogue().plans["business"], bots=100)}
+    wide = dataclasses.replace(catalogue(), plans=plans)
     with pytest.raises(AddressError, match=f"{addresses.CONTAINERS + 1} containers"):
-        submit(registry, document(plan="business", bots=bots))
+        registry.submit(document(plan="business", bots=bots), cause=CAUSE, fleet=FLEET, catalogue=wide)
     assert registry.list() == ()
-    assert submit(registry, document(plan="business", bots=bots[:-1])).changed
+    data = document(plan="business", bots=bots[:-1])
+    assert registry.submit(data, cause=CAUSE, fleet=FLEET, catalogue=wide).changed
+
+
+def test_every_shipped_plan_fits_a_tenants_subnet() -> None:
+    most = addresses.CONTAINERS - module.SERVICE_CONTAINERS
+    assert {name: plan.bots for name, plan in catalogue().plans.items() if plan.bots > most} == {}
 
 
 # --- history ---------------------------------------------------------------------------------------------------------
