@@ -42,6 +42,8 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.strategies impor
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
 SANDBOX_NAMES = ("api.binance.com", "stream.binance.com", "ws-api.binance.com")
+# Where a service answers once it is ready, inside its network.
+PORTS = {"postgres": 5432, "redis": 6379}
 AGENT_PATH = "/opt/hummingfleet/agent"
 CONFIG_PATH = "/opt/hummingfleet/config"
 CA_PATH = "/opt/hummingfleet/ca.pem"
@@ -448,6 +450,7 @@ class _Builder:
             "image": service["image"],
             "spec": spec,
             "running": running,
+            "port": PORTS.get(name),
         }
 
     def _tmpfs(self, path: str, size_mib: int) -> str:

@@ -2,17 +2,21 @@
  * A stand-in for every container of a tenant's stack, for benchmarks that measure the fleet and not the engine.
  *
  * Started as `python .../launcher.py run ...` it keeps heartbeat.json and lifecycle.json as a trading bot does; as
- * pg_isready, redis-cli or a health check it says yes; under any other name it stays up until SIGTERM.
+ * pg_isready, redis-cli or a health check it says yes; under any other name it stays up until SIGTERM and listens where
+ * Postgres and Redis do.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -189,11 +193,29 @@ static int bot(void) {
     return 0;
 }
 
+/* Listen where Postgres and Redis do, and hang up on whoever comes: enough to look alive. */
+static int listen_on(uint16_t port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int on = 1, descriptor = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (descriptor >= 0 && setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+        bind(descriptor, (struct sockaddr *)&address, sizeof address) == 0)
+        listen(descriptor, 16);
+    return descriptor;
+}
+
 static int stay(void) {
+    struct pollfd doors[] = {{listen_on(5432), POLLIN, 0}, {listen_on(6379), POLLIN, 0}};
     sigset_t none;
     sigemptyset(&none);
-    while (!stopping)
-        sigsuspend(&none);
+    while (!stopping) {
+        if (ppoll(doors, 2, NULL, &none) <= 0)
+            continue;
+        for (int i = 0; i < 2; i++) {
+            int guest = doors[i].revents ? accept(doors[i].fd, NULL, NULL) : -1;
+            if (guest >= 0)
+                close(guest);
+        }
+    }
     return 0;
 }
 

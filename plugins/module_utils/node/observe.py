@@ -11,6 +11,7 @@ container with what was applied.
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ LABEL_SPEC = "hummingfleet.spec"
 STATE_FILE = "state.json"
 STATE_MAX_BYTES = 4_194_304
 HEARTBEAT_MAX_AGE_SECONDS = 15
+CONNECT_SECONDS = 1.0
 
 
 def tenants_dir(base_dir: str) -> Path:
@@ -60,6 +62,9 @@ def container_facts(engine: DockerEngine, label: str = LABEL_TENANT) -> dict[str
             "spec": labels.get(LABEL_SPEC, ""),
             "image_id": container["ImageID"],
             "created": container["Created"],
+            "address": next(
+                (n["IPAddress"] for n in container["NetworkSettings"]["Networks"].values() if n.get("IPAddress")), None
+            ),
         }
     return found
 
@@ -214,6 +219,8 @@ def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[s
             problems.append(f"container {service['container']} is missing")
         elif container["state"] != "running":
             problems.append(f"container {service['container']} is {container['state']} ({container['status']})")
+        elif service["port"] and not answers(container["address"], service["port"]):
+            problems.append(f"container {service['container']} does not answer on port {service['port']} yet")
     for bot in stack["bots"]:
         if not stack["services"][bot["service"]]["running"]:
             continue
@@ -229,6 +236,15 @@ def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[s
         elif bot["live_digest"] and facts["config_digest"] != bot["live_digest"] and facts["state"] != "halted":
             problems.append(f"bot {bot['id']} has not taken over its new configuration yet")
     return problems
+
+
+def answers(address: str | None, port: int) -> bool:
+    """Whether somebody takes a TCP connection there; a container that runs may still be starting up."""
+    try:
+        with socket.create_connection((address or "", port), CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def wait_healthy(

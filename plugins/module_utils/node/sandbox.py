@@ -169,8 +169,9 @@ def _make(engine: DockerEngine, spec: SandboxSpec, body: dict[str, Any], former:
     engine.request("POST", "/containers/create", {"name": spec.name}, body)
     for network, endpoint in connections.items():
         try:
-            engine.request("POST", f"/networks/{quote(network)}/connect",
-                           body={"Container": spec.name, "EndpointConfig": endpoint})
+            engine.request(
+                "POST", f"/networks/{quote(network)}/connect", body={"Container": spec.name, "EndpointConfig": endpoint}
+            )
         except DockerError as error:
             # 404: the tenant was removed meanwhile. 403: a converge of the tenant connected it meanwhile.
             if error.status not in (403, 404):

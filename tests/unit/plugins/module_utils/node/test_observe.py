@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def container(service: str, state: str = "running", spec: str = "s1") -> dict[st
         "spec": spec,
         "image_id": "sha256:1",
         "created": int(NOW) - 180,
+        "address": "127.0.0.1",
     }
 
 
@@ -135,7 +137,7 @@ def test_a_live_process_alone_is_not_a_running_bot(applied: Path, heartbeat: dic
 
 
 def stack(live_digest: str | None = "live1") -> dict[str, Any]:
-    service = {"container": "acme-bot_b1", "running": True, "spec": "s1", "image": "i:1"}
+    service = {"container": "acme-bot_b1", "running": True, "spec": "s1", "image": "i:1", "port": None}
     return {
         "tenant": "acme",
         "services": {"bot_b1": service},
@@ -148,6 +150,17 @@ def test_health_waits_for_the_live_configuration(applied: Path) -> None:
     assert observe.unhealthy(stack(), str(applied), containers, NOW) == []
     assert observe.unhealthy(stack("live2"), str(applied), containers, NOW) == [
         "bot b1 has not taken over its new configuration yet"
+    ]
+
+
+def test_health_waits_until_a_service_answers(applied: Path) -> None:
+    redis = {"container": "acme-redis", "running": True, "spec": "s1", "image": "i:1"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        wanted = {"tenant": "acme", "services": {"redis": {**redis, "port": port}}, "bots": []}
+        assert observe.unhealthy(wanted, str(applied), {"redis": container("redis")}, NOW) == []
+    assert observe.unhealthy(wanted, str(applied), {"redis": container("redis")}, NOW) == [
+        f"container acme-redis does not answer on port {port} yet"
     ]
 
 
