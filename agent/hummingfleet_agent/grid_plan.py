@@ -148,6 +148,22 @@ def plan_levels(settings: GridSettings, rules: MarketRules) -> tuple[Level, ...]
     return tuple(levels)
 
 
+def find_stranded(levels: Sequence[Level], cells: Mapping[str, Cell], rules: MarketRules) -> dict[str, str]:
+    """Cells of former settings that hold too little to be sold by themselves -> the level that takes it over.
+
+    That is the level with the nearest sale at or above the cell's own, or the topmost one.
+    """
+    keys = {level.key for level in levels}
+    stranded = {}
+    for key, cell in cells.items():
+        if not levels or key in keys or cell.held <= 0:
+            continue
+        if not rules.allows(cell.sell_price, floor_to(cell.held, rules.lot)):
+            above = [level for level in levels if level.sell_price >= cell.sell_price]
+            stranded[key] = min(above, key=lambda level: level.sell_price).key if above else levels[-1].key
+    return stranded
+
+
 def decide(
     *,
     levels: Sequence[Level],

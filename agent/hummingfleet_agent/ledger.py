@@ -242,6 +242,16 @@ class Ledger:
             self.cells.setdefault(key, Cell(level.buy_price, level.sell_price))
         self._dirty = True
 
+    def merge_cells(self, moves: dict[str, str]) -> None:
+        """Give what cells hold to other cells (from -> to); cells with an order under way are left alone."""
+        busy = {entry.cell for entry in self.unsettled()}
+        for source, target in moves.items():
+            if source in busy or target in busy:
+                continue
+            gone, kept = self.cells.pop(source), self.cells[target]
+            self.cells[target] = replace(kept, held=kept.held + gone.held, cost=kept.cost + gone.cost)
+            self._dirty = True
+
     def grid_cells(self) -> dict[str, Cell]:
         """All cells but the loose one."""
         return {key: cell for key, cell in self.cells.items() if key != LOOSE}

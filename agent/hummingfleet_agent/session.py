@@ -29,7 +29,7 @@ LOGGER = logging.getLogger("hummingfleet.session")
 
 HEARTBEAT_SECONDS = 2.0
 # A stop must end within the container's grace period of 60 s.
-STOP_SECONDS = 50.0
+STOP_SECONDS = 45.0
 ENGINE_STOP_SECONDS = 25.0
 # The last part of a stop belongs to the proof.
 SETTLE_AT_LEAST_SECONDS = 15.0
@@ -75,7 +75,10 @@ class Session:
             password = read_password(self.home)
             self.state.engine_version = engine.import_engine(self.home)
             engine.patch_order_ids(ids, self.state.record_order)
-            return asyncio.run(self._main(password))
+            # Not asyncio.run: it would wait at the end for threads that hang in a name look-up.
+            loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+            return loop.run_until_complete(self._main(password))
         finally:
             self._loop_runs = True
             beat.join()

@@ -31,6 +31,12 @@ class SingleOrderExecutor(OrderExecutor):
         """The configured price, never another."""
         return self.config.price
 
+    async def validate_sufficient_balance(self):
+        """The engine's check; a shortage counts as a failure, so that the controller waits before it tries again."""
+        await super().validate_sufficient_balance()
+        if self.close_type == CloseType.INSUFFICIENT_BALANCE:
+            self._report("the engine finds too little balance")
+
     def place_open_order(self):
         """Send the order, unless the bot may not trade or the level has one already."""
         runtime = shared.get()

@@ -111,6 +111,7 @@ class HummingfleetGrid(ControllerBase):
         self.runtime.check_risk(self._mid(bid, ask))
         if not self.runtime.may_trade:
             return self._stop_everything()
+        ledger.merge_cells(find_stranded(self.levels, ledger.grid_cells(), rules))
         busy = self._busy()
         decision = decide(
             levels=self.levels, capital=self.config.grid.capital,

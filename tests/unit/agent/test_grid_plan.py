@@ -17,6 +17,7 @@ from hummingfleet_agent.grid_plan import (
     RestingOrder,
     cell_key,
     decide,
+    find_stranded,
     plan_levels,
 )
 from hypothesis import given
@@ -170,6 +171,16 @@ def test_lots_of_vanished_levels_keep_selling_and_take_up_room() -> None:
     later = choose(levels=moved, capital=D(600), cells={top.key: holding(top)})
     assert (later.create[0].side, later.create[0].price) == ("SELL", D(35000))
     assert [order.price for order in later.create[1:]] == [D(33500 - 500 * i) for i in range(5)]
+
+
+def test_what_vanished_levels_cannot_sell_goes_to_a_level() -> None:
+    moved = plan_levels(GridSettings(D(31000), D(34000), 6, D(100)), RULES)
+    cells = {level.key: holding(level, "0.00010") for level in (LEVELS[0], LEVELS[9])} | {
+        LEVELS[8].key: holding(LEVELS[8])}
+    stranded = find_stranded(moved, cells, RULES)
+    # 30000:30500 goes to the nearest sale above, 34500:35000 has none above; the whole lot sells by itself.
+    assert stranded == {"30000:30500": "31000:31500", "34500:35000": "33500:34000"}
+    assert find_stranded((), cells, RULES) == {}
 
 
 def test_the_position_limit_counts_what_is_held_and_what_rests() -> None:

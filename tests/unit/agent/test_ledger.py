@@ -125,6 +125,16 @@ def test_plans_keep_cells_that_hold_something(book: Ledger) -> None:
     assert set(book.cells) == {level.key for level in moved} | {TOP.key, LEVELS[8].key}
 
 
+def test_merged_cells_lose_nothing(book: Ledger) -> None:
+    for name, level in (("a", LEVELS[0]), ("b", TOP)):
+        order(book, name, cell=level.key)
+        book.account(name, Executed(D("0.0001"), D(3), trades=1), final=name == "a")
+    book.merge_cells({LEVELS[0].key: LEVELS[1].key, TOP.key: LEVELS[2].key})
+    assert LEVELS[0].key not in book.cells and book.cells[LEVELS[1].key].held == D("0.0001")
+    assert book.cells[TOP.key].held == D("0.0001"), "its order is still under way"
+    assert sum(cell.held for cell in book.cells.values()) == book.base and book.cost == 6
+
+
 def test_a_proven_stop_closes_the_books(book: Ledger) -> None:
     order(book, "a")
     book.close_books()
