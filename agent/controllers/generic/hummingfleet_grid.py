@@ -20,6 +20,7 @@ from hummingfleet_agent.grid_plan import (
     Level,
     WantedOrder,
     decide,
+    find_stranded,
     plan_levels,
     text,
 )
