@@ -87,7 +87,7 @@ class ActionModule(ActionBase):
             answer = {"unreachable": True, "msg": str(error)}
         if answer.get("unreachable") or answer.get("failed"):
             kind = "could not be reached" if answer.get("unreachable") else "failed"
-            problem = f"node {variables['hummingfleet_node']} {kind}: {_one_line(answer.get('msg', ''))}"
+            problem = f"node {variables['hummingfleet_node']} {kind}: {_reason(answer)}"
             return {
                 "behind": tenants,
                 "node_problem": problem,
@@ -159,7 +159,7 @@ class ActionModule(ActionBase):
                 results.update(answer["tenants"])
                 changed = bool(answer["changed"])
             else:
-                problem = f"node {variables['hummingfleet_node']}: {_one_line(answer.get('msg', 'no answer'))}"
+                problem = f"node {variables['hummingfleet_node']}: {_reason(answer)}"
                 results.update({stack["tenant"]: control.failed(problem) for stack in stacks})
             for tenant in lost:
                 results[tenant] = control.failed("the lease was lost while working; another run has taken over")
@@ -169,6 +169,12 @@ class ActionModule(ActionBase):
             one["terminated"] = tenant in records and records[tenant].document["state"] == "terminated"
             one["reasons"] = survey.get("tenants", {}).get(tenant, {}).get("reasons", [])
         return {"changed": changed, "tenants": results}
+
+
+def _reason(answer: dict[str, Any]) -> str:
+    """What a module that gave no result said: its message, else the last line of its traceback."""
+    said = answer.get("msg") or (str(answer.get("module_stderr") or "").strip().splitlines() or [""])[-1]
+    return _one_line(said) or "its module ended without an answer; -vvv shows more"
 
 
 def _one_line(text: Any) -> str:

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 from pathlib import Path
 from typing import Any
+
+REPORT_MAX_BYTES = 65_536
+REPORT_MAX_ENTRIES = 64
+REPORT_MAX_CHARACTERS = 500
 
 
 def digest(content: bytes) -> str:
@@ -20,20 +25,29 @@ def digest(content: bytes) -> str:
 
 def file_facts(path: Path) -> dict[str, object] | None:
     """Content digest, mode and owner of a regular file, or None; a link is not followed and counts as absent."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    descriptor = _open_regular(path)
+    if descriptor is None:
         return None
     with os.fdopen(descriptor, "rb") as handle:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
         return {
             "sha256": digest(handle.read()),
             "mode": f"{stat.S_IMODE(status.st_mode):04o}",
             "uid": status.st_uid,
             "gid": status.st_gid,
         }
+
+
+def _open_regular(path: Path) -> int | None:
+    """A regular file opened for reading, or None for everything else that can be in its place."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def directory_is(path: Path, mode: str, uid: int, gid: int) -> bool:
@@ -81,14 +95,11 @@ def write_file(path: Path, content: bytes, mode: str, uid: int, gid: int) -> Non
 
 
 def read_json(path: Path, limit: int = 262_144) -> dict[str, Any] | None:
-    """The JSON object in a file that a tenant may have written, or None: no link, no pipe, no endless file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    """The JSON object in a file that a tenant may have written, or None: no link, folder, pipe or endless file."""
+    descriptor = _open_regular(path)
+    if descriptor is None:
         return None
     with os.fdopen(descriptor, "rb") as handle:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         raw = handle.read(limit + 1)
     if len(raw) > limit:
         return None
@@ -97,3 +108,28 @@ def read_json(path: Path, limit: int = 262_144) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def read_report(path: Path) -> dict[str, Any] | None:
+    """What a bot says of itself in a file of its own, as short plain values, or None if there is nothing to read.
+
+    A bot may have been taken over: numbers that overflow, texts without end and deep structures stay out, so that
+    whatever it writes harms nobody who reads on.
+    """
+    found = read_json(path, limit=REPORT_MAX_BYTES)
+    return None if found is None else _short(found, depth=2)
+
+
+def _short(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value[:REPORT_MAX_CHARACTERS].encode("utf-8", "replace").decode()
+    if isinstance(value, dict) and depth:
+        entries = list(value.items())[:REPORT_MAX_ENTRIES]
+        return {_short(key, depth=0): _short(item, depth - 1) for key, item in entries}
+    return None

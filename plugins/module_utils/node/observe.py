@@ -23,6 +23,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.files impor
     directory_is,
     file_facts,
     read_json,
+    read_report,
 )
 
 LABEL_TENANT = "hummingfleet.tenant"
@@ -81,8 +82,8 @@ def inspect_digest(facts: dict[str, Any]) -> str:
 
 def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> dict[str, Any]:
     """What a bot says of itself and what its container does: the live state people and programs are shown."""
-    heartbeat = read_json(bot_dir / "data" / "heartbeat.json") or {}
-    lifecycle = read_json(bot_dir / "data" / "lifecycle.json") or {}
+    heartbeat = read_report(bot_dir / "data" / "heartbeat.json") or {}
+    lifecycle = read_report(bot_dir / "data" / "lifecycle.json") or {}
     at = heartbeat.get("at")
     age = now - at if isinstance(at, (int, float)) and not isinstance(at, bool) else None
     running = bool(container and container["state"] == "running")

@@ -27,6 +27,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.files impor
     ensure_directory,
     file_facts,
     read_json,
+    read_report,
     write_file,
 )
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe import (
@@ -206,7 +207,7 @@ class Stack:
 
         One that is about to start again settles by itself, before it trades.
         """
-        lifecycle = read_json(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
+        lifecycle = read_report(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
         if lifecycle is None:
             return False
         container = self.containers.get(service)
@@ -221,10 +222,10 @@ class Stack:
         return not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True)
 
     def _position(self, bot_id: str) -> bool:
-        lifecycle = read_json(self.directory / "bots" / bot_id / "data" / "lifecycle.json") or {}
+        lifecycle = read_report(self.directory / "bots" / bot_id / "data" / "lifecycle.json") or {}
         try:
             return float(lifecycle.get("position_base") or 0) != 0
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return True
 
     def _run_agent(self, bot: dict[str, Any], mode: str) -> str | None:
@@ -234,7 +235,7 @@ class Stack:
             self._compose(*command, timeout=SETTLE_TIMEOUT_SECONDS + GRACE_SECONDS)
         except StackError as error:
             return str(error)
-        lifecycle = read_json(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json") or {}
+        lifecycle = read_report(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json") or {}
         if lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True:
             return None
         return f"{mode} ended, but its record does not say that no order is left"
@@ -275,7 +276,7 @@ class Stack:
                 list(pool.map(lambda name: self.engine.stop(self.containers[name]["id"], GRACE_SECONDS), running))
         problems = []
         for bot in bots.values():
-            lifecycle = read_json(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
+            lifecycle = read_report(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
             if lifecycle is not None and not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True):
                 problem = self._run_agent(bot, "settle")
                 if problem:
