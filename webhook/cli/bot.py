@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from .. import changes
+from ..text import shown
 from . import base
 from .base import Exit, OperationError, State, UnreachableError, pass_state
 from .tenant import change_tenant
@@ -150,29 +151,31 @@ def logs(state: State, tenant: str, bot_id: str, follow: bool, lines: int) -> No
 
 
 def stream(command: list[str], *, as_json: bool) -> int:
-    """Runs ``command`` and shows what it writes, line by line; the exit code. Ctrl+C ends it as it should."""
+    """Runs ``command`` and shows what it writes, line by line; the exit code. Ctrl+C ends it, and so does SIGTERM."""
     import json
+    import signal
     import subprocess
 
-    from ..text import shown
+    def end(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
 
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for raw in process.stdout:
-                line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                sys.stdout.write((json.dumps({"line": line}) if as_json else shown(line)) + "\n")
-                sys.stdout.flush()
-        except KeyboardInterrupt:
-            process.terminate()
-            return 0
-        except BrokenPipeError:
-            process.terminate()
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-            return 0
+    before = signal.signal(signal.SIGTERM, end)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    try:
+        for raw in process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip("\r\n")
+            sys.stdout.write((json.dumps({"line": line}) if as_json else shown(line)) + "\n")
+            sys.stdout.flush()
         return process.wait()
+    except (KeyboardInterrupt, BrokenPipeError) as reason:
+        if isinstance(reason, BrokenPipeError):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        process.terminate()
+        process.wait()
 
 
 def _state(plain: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ..changes import Change, TenantState, set_tenant_state
+from ..changes import Change, set_tenant_state
 from ..text import shortened, shown, shown_lines
 from . import base
 from .base import Exit, OperationError, State, pass_state
@@ -176,7 +176,7 @@ def rollback(state: State, name: str, revision: int, reason: str, converge: bool
 @pass_state
 def suspend(state: State, name: str, reason: str, converge: bool) -> None:
     """Stop a tenant's whole stack: orders cancelled, positions, data and configuration kept."""
-    _set_state(state, name, "suspended", reason, converge)
+    change_tenant(state, name, set_tenant_state("suspended"), "tenant suspend", reason, converge=converge)
 
 
 @tenant.command()
@@ -187,7 +187,7 @@ def suspend(state: State, name: str, reason: str, converge: bool) -> None:
 @pass_state
 def resume(state: State, name: str, reason: str, converge: bool) -> None:
     """Start a suspended tenant's stack again; its bots adopt their positions."""
-    _set_state(state, name, "active", reason, converge)
+    change_tenant(state, name, set_tenant_state("active"), "tenant resume", reason, converge=converge)
 
 
 @tenant.command()
@@ -218,10 +218,6 @@ def remove(state: State, name: str, yes: bool, keep_data: bool, force: bool) -> 
         raise OperationError(f"tenant {name} is still in the registry; run the command again", Exit.FAILED)
     state.output.say(f"tenant {name} is removed")
     state.output.result({"tenant": name, "removed": True, "converge": report})
-
-
-def _set_state(state: State, name: str, wanted: TenantState, reason: str, converge: bool) -> None:
-    change_tenant(state, name, set_tenant_state(wanted), wanted, reason, converge=converge)
 
 
 def change_tenant(state: State, name: str, change: Change, what: str, reason: str, *, converge: bool) -> None:
