@@ -312,7 +312,12 @@ def run() -> Iterator[Run]:
 
 
 def test_no_secret_of_the_run_is_anywhere_it_does_not_belong(run: Run) -> None:
-    assert sorted(finding for finding in run.found if finding.secret in run.secrets) == []
+    found = sorted(
+        f"{finding.secret} ({finding.form}) in {finding.place}: {finding.where}"
+        for finding in run.found
+        if finding.secret in run.secrets
+    )
+    assert found == [], "\n".join(found)
 
 
 @pytest.mark.parametrize("form", FORMS)

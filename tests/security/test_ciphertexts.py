@@ -105,9 +105,8 @@ def test_a_tenant_whose_credentials_do_not_open_fails_with_one_clear_line(outcom
     message = str(record.outcome["message"])
     assert message.startswith(f"Tenant {tenant}, connection ") and words in message
     assert message.isprintable() and len(message) < 400
-    assert f"msg: 'tenant {tenant}: " in outcome.run.output.replace('"', "'") or f"tenant {tenant}: {message}" in (
-        " ".join(outcome.run.output.split())
-    )
+    lines = [line for line in outcome.run.output.splitlines() if line.startswith("[ERROR]") and f"{tenant}: " in line]
+    assert len(lines) == 1 and lines[0].endswith(f"tenant {tenant}: {message}")
     assert outcome.run.recap[f"tenant-{tenant}"]["failed"] == 1
 
 
