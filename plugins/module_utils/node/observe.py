@@ -260,6 +260,7 @@ def wait_healthy(
     deadline = clock() + timeout_seconds
     waiting = {stack["tenant"]: stack for stack in stacks}
     problems: dict[str, list[str]] = {}
+    delay = 0.05
     while waiting:
         containers = container_facts(engine)
         now = time.time()
@@ -271,5 +272,6 @@ def wait_healthy(
         waiting = {tenant: stack for tenant, stack in waiting.items() if tenant in problems}
         if not waiting or clock() >= deadline:
             break
-        pause(0.25)
+        pause(delay)
+        delay = min(delay * 1.5, 0.5)
     return problems
