@@ -237,6 +237,7 @@ class SshServer:
             "StrictModes no",
             "PermitRootLogin prohibit-password",
             "UsePAM no",
+            "Subsystem sftp internal-sftp",
             "MaxSessions 64",
             "MaxStartups 64:30:128",
             f"PidFile {folder}/sshd.pid",
