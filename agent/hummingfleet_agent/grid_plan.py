@@ -204,15 +204,15 @@ def decide(
         exposure += max(cell.cost, ZERO)
         slots_left -= slot if key in by_key else max(cell.cost, ZERO)
 
-    # Sells, and orders that no longer fit.
+    # Orders that no longer fit, and sells.
     for key, order in orders.items():
         level = by_key.get(key)
-        cell = cells.get(key)
+        lot = cells.get(key)
         if order.side == "SELL":
             continue
         if level is None or order.price != level.buy_price or order.target != level.amount:
             cancel.add(key)
-        elif order.executed > 0 and cell and best_bid is not None and best_bid >= level.sell_price and sellable(cell):
+        elif order.executed > 0 and lot and best_bid is not None and best_bid >= level.sell_price and sellable(lot):
             # The rest was left behind by the market: sell what was bought.
             cancel.add(key)
     for key, cell in cells.items():

@@ -275,7 +275,7 @@ class Ledger:
         return self.quote + value
 
     def clear_position(self) -> Decimal:
-        """Write off what is left (dust below the smallest order) and return how much base that was."""
+        """Write off what is left and return how much base that was."""
         dust = self.base
         self.base = ZERO
         self.cells = {key: replace(cell, held=ZERO, cost=ZERO) for key, cell in self.cells.items() if key != LOOSE}

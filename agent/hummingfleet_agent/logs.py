@@ -12,7 +12,7 @@ REPEATS_PER_MINUTE = 10
 class UtcFormatter(logging.Formatter):
     """Times in UTC, whatever the container's zone."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
 
 class FloodFilter(logging.Filter):

@@ -51,6 +51,8 @@ class Lifecycle:
     clean: own open orders were counted as 0 after the last order was sent.
     verified: ``exchange`` (a signed open-orders query said so) or ``engine`` (only the engine's own tracking did).
     open_orders: own orders known to be open; -1 = unknown.
+    position_base: what the bot itself bought and has not sold.
+    dust_base: what a liquidation wrote off: too little for an order, or (negative) sold beyond what was bought.
     """
 
     state: str

@@ -366,8 +366,8 @@ class Session:
         if not settlement.clean or left != 0:
             self._write_lifecycle("stopped", settlement, "not liquidated: the position could not be sold")
             return EXIT_EXCHANGE
-        # A market maker may have sold more than it bought: then there is nothing of its own left to sell.
-        dust = ledger.clear_position() if ledger.base > 0 else Decimal(0)
+        # Written off: what no order can carry, and what a market maker sold beyond what it bought (negative).
+        dust = ledger.clear_position()
         ledger.close_books()
         self._write_lifecycle("stopped", settlement, "liquidated", dust)
         return EXIT_OK

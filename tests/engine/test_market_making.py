@@ -51,6 +51,13 @@ def test_life_of_a_market_maker(sandbox: Sandbox, make_bot: Callable[..., Bot]) 
     assert Decimal(record["position_base"]) == sandbox.balances(bot.account)["BTC"] - 1
     bot.start()
     wait_for("bid and ask rest again", lambda: len(sandbox.orders(bot.account)) == 2)
+    assert bot.stop() == 0
+    before = sandbox.balances(bot.account)["BTC"]
+    position = Decimal(bot.lifecycle["position_base"])
+    assert position == before - 1 > 0
+    code, record, said = bot.run_mode("liquidate")
+    assert code == 0 and Decimal(record["position_base"]) == 0, said
+    assert sandbox.balances(bot.account)["BTC"] == 1 and sandbox.orders(bot.account) == []
     assert sandbox.bad_signatures(bot.account) == 0
 
 
