@@ -46,7 +46,7 @@ bench: venv lab ## measure converges against docker compose and a task-by-task r
 	$(VENV)/bin/python tests/bench/bench_converge.py --json var/bench/converge.json
 
 .PHONY: venv
-venv: $(VENV)/.installed
+venv: $(VENV)/.installed ## install the Python packages into .venv
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "==> Python packages into $(VENV)"
