@@ -1,4 +1,4 @@
-"""The engine in this process: imported with its home in place, its keystore, its strategy.
+"""The engine in this process: its import, its keystore, its strategy.
 
 The only module that imports Hummingbot at large; everything else gets its objects handed over.
 """
@@ -20,10 +20,10 @@ LOGGER = logging.getLogger("hummingfleet.engine")
 
 
 def import_engine(home: Home) -> str:
-    """Import the engine so that its conf, data and logs lie in the bot home; returns its version.
+    """Import the engine; returns its version.
 
-    The engine takes the parent of its package as its home. In our images that is the home already; installed as a
-    package it would be site-packages, so the paths are pointed at the home before anything derives others from them.
+    The engine takes the parent of its package as its home, with conf, data and logs below. The official image and ours
+    have the package there; an installed one would read and write site-packages. Raises ConfigurationError for that.
     """
     os.chdir(home.home_dir)
     sys.path.insert(0, str(home.home_dir))
@@ -31,12 +31,8 @@ def import_engine(home: Home) -> str:
 
     package_dir = Path(hummingbot.__file__).resolve().parent
     if package_dir.parent != home.home_dir.resolve():
-        hummingbot.root_path = lambda: home.home_dir
-    hummingbot.set_prefix_path(str(home.home_dir))
-    hummingbot.set_data_path(str(home.data_dir))
-    from hummingbot.client import settings as engine_settings
-
-    engine_settings.TEMPLATE_PATH = package_dir / "templates"
+        raise ConfigurationError(
+            f"the engine lies in {package_dir.parent}, not in {home.home_dir}; use the release's image")
     return (package_dir / "VERSION").read_text(encoding="ascii").strip()
 
 
