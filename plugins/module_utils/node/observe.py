@@ -11,6 +11,7 @@ container with what was applied.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -80,10 +81,17 @@ def inspect_digest(facts: dict[str, Any]) -> str:
     return digest(json.dumps(kept, sort_keys=True).replace(short_id, "").encode())
 
 
+def read_lifecycle(bot_dir: Path) -> dict[str, Any] | None:
+    """What a bot's record says of its orders; None where it never had one. One that cannot be read is no clean one."""
+    path = bot_dir / "data" / "lifecycle.json"
+    found = read_report(path)
+    return {"state": "unreadable", "clean": False} if found is None and os.path.lexists(path) else found
+
+
 def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> dict[str, Any]:
     """What a bot says of itself and what its container does: the live state people and programs are shown."""
     heartbeat = read_report(bot_dir / "data" / "heartbeat.json") or {}
-    lifecycle = read_report(bot_dir / "data" / "lifecycle.json") or {}
+    lifecycle = read_lifecycle(bot_dir) or {}
     at = heartbeat.get("at")
     age = now - at if isinstance(at, (int, float)) and not isinstance(at, bool) else None
     running = bool(container and container["state"] == "running")

@@ -27,7 +27,6 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.files impor
     ensure_directory,
     file_facts,
     read_json,
-    read_report,
     write_file,
 )
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe import (
@@ -36,6 +35,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe imp
     altered_containers,
     container_facts,
     inspect_digest,
+    read_lifecycle,
     read_state,
     tenants_dir,
 )
@@ -120,6 +120,8 @@ class Stack:
         if bots_to_stop and not self.check:
             with ThreadPoolExecutor(len(bots_to_stop)) as pool:
                 list(pool.map(lambda name: self.engine.stop(self.containers[name]["id"], GRACE_SECONDS), bots_to_stop))
+        # A settling bot needs its network, which may be gone although nothing else changed.
+        self._network(network)
         to_settle = [
             bot
             for service, bot in known_bots.items()
@@ -131,6 +133,9 @@ class Stack:
                 problem = self._run_agent(bot, "settle")
                 if problem:
                     failed_bots[bot["id"]] = problem
+        if any(bot["id"] in failed_bots for bot in leaving):
+            # Its configuration is in the files as they are, and would be lost with the new ones.
+            raise _unclean(failed_bots)
 
         for path in new_directories:
             self._note(f"folder {path['path']}")
@@ -150,13 +155,7 @@ class Stack:
             if bot is not None and not self._run_agent(bot, "settle"):
                 del failed_bots[bot_id]
         if failed_bots:
-            raise StackError(
-                "; ".join(
-                    f"bot {bot} is unclean and its orders could not be checked: {why}"
-                    for bot, why in failed_bots.items()
-                )
-                + ". It was not started again; converge once more when the exchange answers"
-            )
+            raise _unclean(failed_bots)
 
         for name in stops:
             if name not in bots_to_stop:
@@ -167,7 +166,6 @@ class Stack:
             self._note(f"remove container {self.containers[name]['name']}")
             if not self.check:
                 self.engine.remove(self.containers[name]["id"])
-        self._network(network)
         for name in replaces:
             self._note(f"replace container {services[name]['container']}")
             if not self.check and self.containers[name]["name"] in altered:
@@ -184,6 +182,7 @@ class Stack:
                 if not self.check:
                     (self.directory / relative).unlink(missing_ok=True)
         if (starts or replaces) and not self.check:
+            self._announce(state)
             self._compose("up", "--detach", "--no-build", "--pull", "never", "--quiet-pull")
         for bot in stack["bots"]:
             if bot["state"] == "liquidated" and self._position(bot["id"]):
@@ -207,7 +206,7 @@ class Stack:
 
         One that is about to start again settles by itself, before it trades.
         """
-        lifecycle = read_report(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
+        lifecycle = read_lifecycle(self.directory / "bots" / bot["id"])
         if lifecycle is None:
             return False
         container = self.containers.get(service)
@@ -222,7 +221,7 @@ class Stack:
         return not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True)
 
     def _position(self, bot_id: str) -> bool:
-        lifecycle = read_report(self.directory / "bots" / bot_id / "data" / "lifecycle.json") or {}
+        lifecycle = read_lifecycle(self.directory / "bots" / bot_id) or {}
         try:
             return float(lifecycle.get("position_base") or 0) != 0
         except (TypeError, ValueError, OverflowError):
@@ -235,7 +234,7 @@ class Stack:
             self._compose(*command, timeout=SETTLE_TIMEOUT_SECONDS + GRACE_SECONDS)
         except StackError as error:
             return str(error)
-        lifecycle = read_report(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json") or {}
+        lifecycle = read_lifecycle(self.directory / "bots" / bot["id"]) or {}
         if lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True:
             return None
         return f"{mode} ended, but its record does not say that no order is left"
@@ -265,7 +264,7 @@ class Stack:
             ensure_directory(self.directory, "0750", 0, self.stack.get("gid", 0))
             with self._locked() as state:
                 self._remove(state, force)
-            self._delete_folder(keep_data)
+                self._delete_folder(keep_data)
         return {"changed": True, "changes": self.changes, "diff": self.diffs}
 
     def _remove(self, state: dict[str, Any], force: bool) -> None:
@@ -276,7 +275,7 @@ class Stack:
                 list(pool.map(lambda name: self.engine.stop(self.containers[name]["id"], GRACE_SECONDS), running))
         problems = []
         for bot in bots.values():
-            lifecycle = read_report(self.directory / "bots" / bot["id"] / "data" / "lifecycle.json")
+            lifecycle = read_lifecycle(self.directory / "bots" / bot["id"])
             if lifecycle is not None and not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True):
                 problem = self._run_agent(bot, "settle")
                 if problem:
@@ -443,6 +442,14 @@ class Stack:
             )
         return done.stdout
 
+    def _announce(self, state: dict[str, Any]) -> None:
+        """Writes new bots down before they can trade: if this run breaks off, the next one knows of them."""
+        known = {bot["service"] for bot in state.get("bots", [])}
+        new = [bot for bot in self.stack["bots"] if bot["service"] not in known]
+        if new:
+            announced = {**state, "digest": None, "bots": [*state.get("bots", []), *new]}
+            write_file(self.directory / STATE_FILE, json.dumps(announced, sort_keys=True).encode(), "0600", 0, 0)
+
     def _remember(self, before: dict[str, Any]) -> None:
         """Writes what was applied, last: a run that ends earlier leaves the tenant behind."""
         stack = self.stack
@@ -471,3 +478,11 @@ class Stack:
         }
         if state != before:
             write_file(self.directory / STATE_FILE, json.dumps(state, sort_keys=True).encode(), "0600", 0, 0)
+
+
+def _unclean(problems: dict[str, str]) -> StackError:
+    """The error for bots, by id, whose orders could not be checked."""
+    return StackError(
+        "; ".join(f"bot {bot} is unclean and its orders could not be checked: {why}" for bot, why in problems.items())
+        + ". It was not started again; converge once more when the exchange answers"
+    )
