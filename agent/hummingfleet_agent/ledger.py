@@ -85,6 +85,7 @@ class Ledger:
         self.fills = 0
         self.watermark_us = 0
         self.step: Decimal | None = None
+        self.market: str | None = None
         self.risk = RiskState()
         self.halt: Halt | None = None
         self.intent: Intent | None = None
@@ -114,6 +115,7 @@ class Ledger:
         self.base, self.quote = Decimal(data["base"]), Decimal(data["quote"])
         self.fills, self.watermark_us = int(data["fills"]), int(data["watermark_us"])
         self.step = None if data["step"] is None else Decimal(data["step"])
+        self.market = data.get("market")
         for key, item in data["cells"].items():
             self.cells[key] = Cell(*(Decimal(item[name]) for name in ("buy", "sell", "held", "cost")))
         for client_id, item in data["orders"].items():
@@ -133,7 +135,7 @@ class Ledger:
         data = {
             "version": 1,
             "base": str(self.base), "quote": str(self.quote), "fills": self.fills, "watermark_us": self.watermark_us,
-            "step": None if self.step is None else str(self.step),
+            "step": None if self.step is None else str(self.step), "market": self.market,
             "cells": {
                 key: {"buy": str(cell.buy_price), "sell": str(cell.sell_price),
                       "held": str(cell.held), "cost": str(cell.cost)}
@@ -162,6 +164,25 @@ class Ledger:
         """Put the ledger on disk where it changed since the last time."""
         if self._dirty:
             self.save()
+
+    def claim_market(self, market: str) -> None:
+        """Say where the bot trades now. Raises ConfigurationError where the ledger still is about another market.
+
+        What was bought of one asset must never be sold as another, and orders are only found where they were sent.
+        """
+        if self.market == market:
+            return
+        if self.market is not None:
+            if self.base or self.unsettled():
+                raise ConfigurationError(
+                    f"the bot holds {text(self.base)} and has {len(self.unsettled())} orders not accounted for on "
+                    f"{self.market}, and is now set to {market}; set it back and liquidate it first, or give the new "
+                    "market to a bot with another id")
+            self.watermark_us = self.newest_nonce_us()
+            self.orders, self.cells, self.step = {}, {}, None
+            self.quote, self.risk = ZERO, RiskState()
+        self.market = market
+        self._dirty = True
 
     # -- orders
 

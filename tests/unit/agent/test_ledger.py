@@ -189,3 +189,26 @@ def test_ids_rise_although_the_clock_was_set_back() -> None:
     ids = OrderIdFactory("bb9284c0", future)
     parsed = ids.parse(ids.new(is_buy=True, prefix="", max_length=None) or "")
     assert parsed and parsed.nonce_us > future
+
+
+def test_what_was_bought_on_one_market_is_never_sold_on_another(book: Ledger, tmp_path: Path) -> None:
+    book.claim_market("binance BTC-USDT")
+    order(book, "a")
+    with pytest.raises(ConfigurationError, match="1 orders not accounted for on binance BTC-USDT"):
+        book.claim_market("binance ETH-USDT")
+    book.account("a", Executed(D("0.001"), D("34.5"), trades=1), final=True)
+    book.save()
+    with pytest.raises(ConfigurationError, match=r"holds 0\.001 .* on binance BTC-USDT"):
+        Ledger.load(tmp_path / "ledger.json").claim_market("binance ETH-USDT")
+    book.claim_market("binance BTC-USDT")
+    assert book.base == D("0.001")
+
+
+def test_a_bot_that_holds_nothing_may_change_its_market(book: Ledger) -> None:
+    book.claim_market("binance BTC-USDT")
+    order(book, "a")
+    newest = book.newest_nonce_us()
+    book.account("a", Executed(), final=True)
+    book.claim_market("binance ETH-USDT")
+    assert (book.market, book.cells, book.orders, book.step) == ("binance ETH-USDT", {}, {}, None)
+    assert book.newest_nonce_us() == newest
