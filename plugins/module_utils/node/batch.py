@@ -103,13 +103,16 @@ def apply(
                 return worker.absent(keep_data=keep_data, force=force)
             return worker.present()
         except (StackError, DockerError, OSError) as error:
-            return {
-                "changed": bool(worker.changes),
-                "changes": worker.changes,
-                "diff": worker.diffs,
-                "failed": True,
-                "message": str(error),
-            }
+            message = str(error)
+        except Exception as error:  # a surprise with one tenant must not take its neighbours' results along
+            message = f"unexpected {type(error).__name__} (a fault of Hummingfleet): {str(error)[:300]}"
+        return {
+            "changed": bool(worker.changes),
+            "changes": worker.changes,
+            "diff": worker.diffs,
+            "failed": True,
+            "message": message,
+        }
 
     with ThreadPoolExecutor(max(1, parallel)) as pool:
         results = {stack["tenant"]: result for stack, result in zip(stacks, pool.map(one, stacks))}  # noqa: B905  nodes run 3.9

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hummingfleet.core.plugins.module_utils.node import observe, stack
+from ansible_collections.hummingfleet.core.plugins.module_utils.node import batch, observe, stack
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a stack's files belong to several users")
 
@@ -168,3 +168,23 @@ def test_a_record_that_cannot_be_read_is_not_a_clean_one(node: Node, damage: str
     node.engine.done.clear()
     node.bring({"b1": "stopped"})
     assert node.engine.done == ["settle bot_b1"]
+
+
+def test_a_surprise_with_one_tenant_leaves_its_neighbours_their_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def present(self: stack.Stack) -> dict[str, Any]:
+        if self.tenant == "acme":
+            raise KeyError("IPAddress")
+        return {"changed": True, "changes": ["x"], "diff": []}
+
+    monkeypatch.setattr(stack.Stack, "present", present)
+    stacks = [{"tenant": tenant, "state": "present", "services": {}, "bots": []} for tenant in ("acme", "zeta")]
+    answer = batch.apply(
+        FakeEngine(), str(tmp_path), stacks, {}, agents={}, parallel=2, health_timeout_seconds=0,  # type: ignore[arg-type]
+        keep_data=False, force=False, deep=False, check=False,
+    )  # fmt: skip
+    assert answer["tenants"]["acme"]["failed"]
+    assert "KeyError" in answer["tenants"]["acme"]["message"]
+    assert answer["tenants"]["zeta"]["changed"]
+    assert "failed" not in answer["tenants"]["zeta"]
