@@ -212,7 +212,9 @@ class Bot:
                               {"binance_api_key": self.key, "binance_api_secret": self.secret}),
             "bot.json": json.dumps({
                 "tenant": self.tenant, "bot": self.bot, "connector": "binance", "trading_pair": PAIR,
-                "kind": strategy.kind, "config": f"{self.bot}.yml", "order_tag": order_tag(self.tenant, self.bot),
+                "connection": "ex1", "kind": strategy.kind, "config": f"{self.bot}.yml",
+                "order_tag": order_tag(self.tenant, self.bot),
+                "connection": "ex1",
                 "agent_version": "1.0.0", "release": "2026.09", "resumes": self.resumes,
                 "risk": self.risk if strategy.kind == "v2" else {}}),
         }
