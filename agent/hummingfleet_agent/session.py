@@ -63,7 +63,8 @@ class Session:
         if self.stop_requested:
             self._on_early_signal(signal.SIGTERM, None)
         ledger = Ledger.load(self.home.ledger_path)
-        ledger.claim_market(f"{self.settings.connector} {self.settings.trading_pair}")
+        ledger.claim_market(
+            f"{self.settings.connector} {self.settings.trading_pair} (connection {self.settings.connection})")
         ids = OrderIdFactory(self.settings.order_tag, ledger.newest_nonce_us())
         self.state = Runtime(self.home, self.settings, ledger, ids)
         self.state.config_digest = self._live_digest()

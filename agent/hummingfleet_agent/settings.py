@@ -57,6 +57,7 @@ class BotSettings:
     kind: str
     config: str
     order_tag: str
+    connection: str
     risk: RiskLimits = field(default_factory=RiskLimits)
     resumes: int = 0
 
@@ -93,7 +94,7 @@ class BotSettings:
         patterns = {
             "tenant": r"[a-z][a-z0-9-]*", "bot": r"[a-z][a-z0-9-]*", "connector": r"[a-z][a-z0-9_]*",
             "trading_pair": r"[A-Z0-9]+-[A-Z0-9]+", "kind": r"v1|v2", "config": r"[a-z0-9][a-z0-9-]*\.yml",
-            "order_tag": r"[0-9a-f]{8}",
+            "order_tag": r"[0-9a-f]{8}", "connection": r"[a-z][a-z0-9-]*",
         }
         for name, pattern in patterns.items():
             if not isinstance(data.get(name), str) or not re.fullmatch(pattern, data[name]):

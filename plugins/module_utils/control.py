@@ -9,7 +9,6 @@ import base64
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ansible_collections.hummingfleet.core.plugins.module_utils import render
@@ -20,7 +19,6 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.image_source imp
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import load_keyring
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, TenantRecord
 
-AGENT_DIR = Path(__file__).resolve().parents[2] / "agent"
 LEASE_TTL_SECONDS = 120.0
 LEASE_RENEW_SECONDS = 30.0
 
@@ -41,7 +39,7 @@ def make_renderer(fleet_path: str | None) -> render.Renderer:
 
 
 def survey_request(renderer: render.Renderer, records: Mapping[str, TenantRecord]) -> dict[str, Any]:
-    """What a node is asked: the digest per tenant, and the images and agent versions that they need.
+    """What a node is asked: the digest per tenant, and the images and agents that they need.
 
     A document that cannot be read any more has the digest "unreadable", so its tenant counts as behind and fails there.
     """
@@ -55,7 +53,7 @@ def survey_request(renderer: render.Renderer, records: Mapping[str, TenantRecord
         try:
             digests[tenant] = render.desired_digest(record.document, renderer)
             images |= render.images_of(record.document, renderer)
-            agents.add(renderer.release(record.document["release"]).agent)
+            agents.add(render.agent_name(renderer.release(record.document["release"])))
         except HummingfleetError:
             digests[tenant] = "unreadable"
     return {"digests": digests, "images": sorted(images), "agents": {version: {} for version in sorted(agents)}}
@@ -79,20 +77,11 @@ def judge_survey(
     return judged
 
 
-def agent_payload(versions: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The files of those agent versions, base64; only the version in this repository can be sent."""
-    wanted = sorted(set(versions))
-    if not wanted:
-        return {}
-    folder = AGENT_DIR
-    here = (folder / "VERSION").read_text().strip()
-    strange = [version for version in wanted if version != here]
-    if strange:
-        raise ControlError(
-            f"agent {', '.join(strange)} is neither on the node nor in this version of Hummingfleet (it has {here}); "
-            "give those tenants a release with that agent, or copy the agent's folder from another node"
-        )
-    return {here: {path: base64.b64encode(data).decode() for path, data in render.agent_files(folder).items()}}
+def agent_payload(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The agent's files, base64, under each of those names (``render.agent_name``)."""
+    return {
+        name: {path: base64.b64encode(data).decode() for path, data in render.agent_files().items()} for name in names
+    }
 
 
 @contextmanager
@@ -130,7 +119,7 @@ def render_all(
     for tenant, record in records.items():
         try:
             if record.document["state"] == "terminated":
-                stacks.append(render.removed_stack(record.document, fence=fences[tenant]))
+                stacks.append(render.removed_stack(record.document, renderer, fence=fences[tenant]))
                 continue
             stack, secret = render.render_stack(
                 record.document, renderer, revision=record.revision, fence=fences[tenant]

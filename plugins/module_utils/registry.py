@@ -343,10 +343,17 @@ class Registry:
             return self._store(connection, row, function(json.loads(row.document)), cause, fleet, catalogue)
 
     def rollback(self, tenant: str, revision: int, *, cause: Cause, fleet: Fleet, catalogue: Catalogue) -> Submission:
-        """Stores the content of an old ``revision`` as a new one; what was allocated stays as it is now."""
+        """Stores the content of an old ``revision`` as a new one; what was allocated stays as it is now.
+
+        So do the bots' counters: only raising one asks for something, and bots remember the value they saw last.
+        """
         with self._transaction(write=True) as connection:
             row = self._row(connection, tenant)
             data = _without_allocation(self._document_at(connection, tenant, revision))
+            now = {bot["id"]: bot for bot in json.loads(row.document)["bots"]}
+            for bot in data["bots"]:
+                for counter in ("restarts", "resumes"):
+                    bot[counter] = max(bot[counter], now.get(bot["id"], bot)[counter])
             return self._store(connection, row, data, cause, fleet, catalogue)
 
     def forget(self, tenant: str, *, fence: int | None = None) -> None:

@@ -42,6 +42,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.strategies impor
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
 SANDBOX_NAMES = ("api.binance.com", "stream.binance.com", "ws-api.binance.com")
+AGENT_DIR = Path(__file__).resolve().parents[2] / "agent"
 # Where a service answers once it is ready, inside its network.
 PORTS = {"postgres": 5432, "redis": 6379}
 AGENT_PATH = "/opt/hummingfleet/agent"
@@ -103,7 +104,7 @@ def image_mode(fleet: Fleet, found: str | None = None) -> ImageMode:
 def code_digest() -> str:
     """Changes whenever the code that renders does, so that a new version of it reaches every stack."""
     here = Path(__file__).resolve().parent
-    names = ("render", "derive", "credentials", "keystore", "risk")
+    names = ("render", "document", "fields", "catalogue", "addresses", "derive", "credentials", "keystore", "risk")
     parts = [*(here / f"{name}.py" for name in names), *sorted((here / "strategies").glob("*.py"))]
     total = hashlib.sha256()
     for part in parts:
@@ -139,7 +140,7 @@ def desired_digest(document: Mapping[str, Any], renderer: Renderer) -> str:
 
 
 def _release_inputs(release: Release, mode: ImageMode) -> dict[str, str]:
-    return {"agent": release.agent, **{s: release.image(s, mode) for s in ("engine", "postgres", "redis")}}
+    return {"agent": agent_name(release), **{s: release.image(s, mode) for s in ("engine", "postgres", "redis")}}
 
 
 def _exchange_inputs(catalogue: Catalogue, name: str) -> str:
@@ -153,14 +154,16 @@ def images_of(document: Mapping[str, Any], renderer: Renderer) -> set[str]:
     return {release.image(service, renderer.images) for service in services}
 
 
-def removed_stack(document: Mapping[str, Any], *, fence: int) -> dict[str, Any]:
+def removed_stack(data: Mapping[str, Any], renderer: Renderer, *, fence: int) -> dict[str, Any]:
     """The stack of a tenant that is to leave its node."""
+    document = read_document(data)
     return {
-        "tenant": document["tenant"],
+        "tenant": document.tenant,
         "state": "absent",
         "fence": fence,
-        "gid": document["uid"],
-        "network": {"name": network_name(document["tenant"])},
+        "gid": document.uid,
+        # Bots that died need it to settle.
+        "network": network(document, renderer),
         "services": {},
         "bots": [],
     }
@@ -190,13 +193,35 @@ def render_stack(
         "digest": desired_digest(data, renderer),
         "fence": fence,
         "gid": document.uid,
-        "network": builder.network(),
+        "network": network(document, renderer),
         "directories": builder.directories,
         "files": builder.files,
         "services": builder.services,
         "bots": builder.bots,
     }
     return stack, builder.secrets
+
+
+def network(document: TenantDocument, renderer: Renderer) -> dict[str, Any]:
+    """The tenant's network, and the shared services that join it."""
+    addresses = tenant_network(document.subnet or "")
+    sandbox = document.exchange_environment == "sandbox"
+    attach = []
+    if sandbox:
+        attach.append(
+            {
+                "container": renderer.fleet.sandbox_container,
+                "aliases": list(SANDBOX_NAMES),
+                "address": str(addresses.shared["sandbox"]),
+            }
+        )
+    return {
+        "name": network_name(document.tenant),
+        "subnet": str(addresses.subnet),
+        "gateway": str(addresses.gateway),
+        "internal": sandbox,
+        "attach": attach,
+    }
 
 
 class _Builder:
@@ -233,25 +258,6 @@ class _Builder:
         }
         head = "# Written by Hummingfleet for this tenant; the next converge replaces edits.\n"
         self._file("compose.yml", head + dump_yaml(compose), mode="0640", owner=0)
-
-    def network(self) -> dict[str, Any]:
-        addresses = tenant_network(self.document.subnet or "")
-        attach = []
-        if self.sandbox:
-            attach.append(
-                {
-                    "container": self.renderer.fleet.sandbox_container,
-                    "aliases": list(SANDBOX_NAMES),
-                    "address": str(addresses.shared["sandbox"]),
-                }
-            )
-        return {
-            "name": network_name(self.document.tenant),
-            "subnet": str(addresses.subnet),
-            "gateway": str(addresses.gateway),
-            "internal": self.sandbox,
-            "attach": attach,
-        }
 
     # - services -
 
@@ -338,6 +344,7 @@ class _Builder:
         about = {
             "tenant": tenant,
             "bot": bot.id,
+            "connection": connection["id"],
             "connector": connector.name,
             "trading_pair": bot.trading_pair,
             "kind": template.kind,
@@ -359,7 +366,7 @@ class _Builder:
             if relative not in (live_path, "conf_client.yml"):
                 inputs.append(path)
 
-        agent = f"{self.renderer.fleet.base_dir}/agent/{self.release.agent}"
+        agent = f"{self.renderer.fleet.base_dir}/agent/{agent_name(self.release)}"
         service = self._service("engine", f"bot_{bot.id}", self.plan.bot_memory_mib)
         volumes = [
             f"{agent}:{AGENT_PATH}:ro",
@@ -479,10 +486,29 @@ def dump_yaml(data: Any) -> str:
     return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120))
 
 
-def agent_files(folder: Path) -> dict[str, bytes]:
+@functools.cache
+def agent_files() -> dict[str, bytes]:
     """The agent's files by relative path; what a node mounts into its bots."""
     return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
+        str(path.relative_to(AGENT_DIR)): path.read_bytes()
+        for path in sorted(AGENT_DIR.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
+
+
+def agent_name(release: Release) -> str:
+    """The folder of the release's agent on nodes: its version and a digest of its files.
+
+    So a changed agent never hides behind an old one of the same version, and bots get it by a new container, in the
+    safe order. Raises RenderError when the release wants another agent than the one of this repository.
+    """
+    version = agent_files()["VERSION"].decode().strip()
+    if release.agent != version:
+        raise RenderError(
+            f"release {release.name} wants agent {release.agent}, and this version of Hummingfleet has {version}; give "
+            "its tenants a release with that agent"
+        )
+    total = hashlib.sha256()
+    for path, content in agent_files().items():
+        total.update(f"{path}\0{len(content)}\0".encode() + content)
+    return f"{version}-{total.hexdigest()[:12]}"

@@ -45,6 +45,14 @@ def tenants_by_node(groups: Mapping[str, Sequence[str]], limit: str | None, load
         tenants = sorted(h for h in groups.get(f"node_{node}", ()) if chosen is None or h in chosen)
         if tenants:
             found[node] = tenants
+    homeless = sorted(
+        set(groups.get("tenants", ())) - {h for node in groups.get("nodes", ()) for h in groups.get(f"node_{node}", ())}
+    )
+    if chosen is not None and chosen.intersection(homeless):
+        raise ScopeError(
+            f"{', '.join(sorted(chosen.intersection(homeless)))}: placed on a node that the fleet file does not have; "
+            "put the node back into it"
+        )
     if not found and limit:
         raise ScopeError(
             f"no tenant is in the limit {limit!r}; name tenants (tenant-acme), or a group such as node_<node>, "

@@ -214,7 +214,6 @@ class Bot:
                 "tenant": self.tenant, "bot": self.bot, "connector": "binance", "trading_pair": PAIR,
                 "connection": "ex1", "kind": strategy.kind, "config": f"{self.bot}.yml",
                 "order_tag": order_tag(self.tenant, self.bot),
-                "connection": "ex1",
                 "agent_version": "1.0.0", "release": "2026.09", "resumes": self.resumes,
                 "risk": self.risk if strategy.kind == "v2" else {}}),
         }

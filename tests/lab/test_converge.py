@@ -320,7 +320,7 @@ class TestLease:
         assert applied(installation)
 
     def test_a_run_that_lost_its_lease_writes_nothing(self, installation: Installation) -> None:
-        fence = tenant_dir(installation) / "fence.json"
+        fence = installation.base_dir / "fences" / f"{ACME}.json"
         known = json.loads(fence.read_text())["fence"]
         fence.write_text(json.dumps({"fence": known + 1000}))
         installation.change(ACME, lambda data: data["bots"][0]["strategy_config"].update(order_amount=0.12))

@@ -71,6 +71,7 @@ class Stack:
         self.containers = containers
         self.check = check
         self.deep = deep
+        self._lock: int | None = None
         self.tenant: str = stack["tenant"]
         self.directory = tenants_dir(base_dir) / self.tenant
         self.changes: list[str] = []
@@ -94,6 +95,7 @@ class Stack:
         new_directories, new_files, obsolete = self._file_changes(state)
         altered = {c["name"] for c in altered_containers(self.engine, state, self.containers)} if self.deep else set()
         network = self.engine.network(stack["network"]["name"])
+        self._check_network(network)
 
         starts, replaces, stops, removes = [], [], [], []
         for name, service in services.items():
@@ -277,6 +279,7 @@ class Stack:
         for bot in bots.values():
             lifecycle = read_lifecycle(self.directory / "bots" / bot["id"])
             if lifecycle is not None and not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True):
+                self._network(self.engine.network(self.stack["network"]["name"]))
                 problem = self._run_agent(bot, "settle")
                 if problem:
                     problems.append(f"bot {bot['id']} is unclean: {problem}")
@@ -307,7 +310,11 @@ class Stack:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[dict[str, Any]]:
         """The tenant's state, under its lock, with this run's fencing number checked and written first."""
-        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        # Outside the stack's folder: they outlive it, so a run from before a removal cannot bring the stack back.
+        fences = Path(self.base_dir) / "fences"
+        ensure_directory(fences, "0700", 0, 0)
+        descriptor = os.open(fences / f"{self.tenant}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        self._lock = descriptor
         try:
             deadline = time.monotonic() + LOCK_WAIT_SECONDS
             while True:
@@ -320,7 +327,7 @@ class Stack:
                             "another run is changing this stack on the node; converge again later"
                         ) from None
                     time.sleep(0.1)
-            fence_path = self.directory / "fence.json"
+            fence_path = fences / f"{self.tenant}.json"
             known = (read_json(fence_path) or {}).get("fence", 0)
             if self.stack["fence"] < known:
                 raise StackError(
@@ -383,17 +390,23 @@ class Stack:
             }
         )
 
+    def _check_network(self, network: dict[str, Any] | None) -> None:
+        """Raises StackError for a network that would have to be made anew; asked before anything is stopped."""
+        wanted = self.stack["network"]
+        if network is None:
+            return
+        subnet = [c.get("Subnet") for c in (network.get("IPAM") or {}).get("Config") or []]
+        if subnet != [wanted["subnet"]] or bool(network.get("Internal")) != wanted["internal"]:
+            raise StackError(
+                f"network {wanted['name']} exists with another subnet or kind ({subnet}, internal: "
+                f"{network.get('Internal')}). A deployed tenant cannot change between the live and the sandbox "
+                "exchange: remove it and store it anew. Nothing was changed"
+            )
+
     def _network(self, network: dict[str, Any] | None) -> None:
         wanted = self.stack["network"]
         labels = {LABEL_TENANT: self.tenant}
-        if network is not None:
-            subnet = [c.get("Subnet") for c in (network.get("IPAM") or {}).get("Config") or []]
-            if subnet != [wanted["subnet"]] or bool(network.get("Internal")) != wanted["internal"]:
-                raise StackError(
-                    f"network {wanted['name']} exists with another subnet or kind ({subnet}, internal: "
-                    f"{network.get('Internal')}); remove the tenant's stack first, or the network if it is not ours"
-                )
-        else:
+        if network is None:
             self._note(f"network {wanted['name']} {wanted['subnet']}")
             if not self.check:
                 self.engine.create_network(
@@ -429,6 +442,8 @@ class Stack:
                 env=environment,
                 check=False,
                 cwd=self.directory,
+                # Whatever ends this process, the lock lasts as long as its docker compose does.
+                pass_fds=() if self._lock is None else (self._lock,),
             )
         except FileNotFoundError:
             raise StackError("docker is not installed on this node; run the playbook prepare_nodes") from None

@@ -449,6 +449,18 @@ def test_every_revision_is_kept_with_its_cause_and_time(registry: Registry, cloc
     assert registry.get("acme").updated_at == history[-1].at
 
 
+def test_a_rollback_lowers_no_counter(registry: Registry) -> None:
+    submit(registry, grid_document())
+
+    def ask(data: dict[str, Any]) -> dict[str, Any]:
+        data["bots"][0].update(restarts=3, resumes=2, name="renamed")
+        return data
+
+    registry.change("acme", ask, cause=CAUSE, **OURS)
+    bot = registry.rollback("acme", 1, cause=CAUSE, **OURS).record.document["bots"][0]
+    assert (bot["name"], bot["restarts"], bot["resumes"]) == ("Test Grid Bot", 3, 2)
+
+
 def test_a_cause_may_be_any_text(registry: Registry) -> None:
     submit(registry, grid_document(), cause=Cause("event", "a\0b \ud800 {{ x }} " + "y" * 5000, "\0"))
     cause = registry.history("acme")[0].cause
