@@ -21,7 +21,10 @@ def installation(tmp_path: Path) -> Installation:
     return made
 
 
-@pytest.mark.parametrize("arguments", [(), ("--limit", "all"), ("--limit", "tenants"), ("--limit", "tenant-*"), ("--limit", "state_active")])
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--limit", "all"), ("--limit", "tenants"), ("--limit", "tenant-*"), ("--limit", "state_active")],
+)
 def test_a_run_that_names_no_tenant_removes_none(installation: Installation, arguments: tuple[str, ...]) -> None:
     run = installation.playbook(PLAYBOOK, *arguments)
     assert run.code != 0
