@@ -185,7 +185,8 @@ class Stack:
                     (self.directory / relative).unlink(missing_ok=True)
         if (starts or replaces) and not self.check:
             self._announce(state)
-            self._compose("up", "--detach", "--no-build", "--pull", "never", "--quiet-pull")
+            options = ["--detach", "--no-build", "--no-deps", "--pull", "never", "--quiet-pull"]
+            self._compose("up", *options, *starts, *replaces)
         for bot in stack["bots"]:
             if bot["state"] == "liquidated" and self._position(bot["id"]):
                 self._note(f"liquidate bot {bot['id']}: sell its position at market")
