@@ -493,7 +493,8 @@ class Demo:
     def _remove_node_files(self) -> None:
         """What the node keeps for tenants, when there are none left."""
         base = Path(self.here.fleet.base_dir)
-        for name in ("agent", "sandbox"):
+        # Fencing numbers count within one registry: another one's first run would look outdated beside them.
+        for name in ("agent", "sandbox", "fences"):
             shutil.rmtree(base / name, ignore_errors=True)
         for empty in (base / "tenants", base):
             with contextlib.suppress(OSError):
