@@ -31,13 +31,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 from ansible_collections.hummingfleet.core.plugins.module_utils import addresses, placement
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault, HummingfleetError, pointer
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import (
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    metadata,
+    schema_version,
+)
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import allocations as _allocations
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import ciphertexts as _ciphertexts
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import is_behind as _behind
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import leases as _leases
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import revisions as _revisions
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import tenants as _tenants
 
 if TYPE_CHECKING:
     from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
     from ansible_collections.hummingfleet.core.plugins.module_utils.document import TenantDocument
     from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Fleet
 
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 30
 VANISHED_SECONDS = 60
 LEASE_POLL_SECONDS = 0.5
@@ -52,6 +63,10 @@ _CHUNK = 500  # bound parameters per statement
 
 class RegistryError(HummingfleetError):
     """The registry cannot be used or refuses what was asked."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The database does not answer, is busy or damaged; what was asked was not done."""
 
 
 class UnknownTenantError(RegistryError):
@@ -136,76 +151,9 @@ class Lease:
         host, pid, _start = _split_holder(self.holder)
         who = f"process {pid} on {host}" if pid else self.holder
         return (
-            f"tenant {self.tenant} is being worked on by {who} since {_iso(self.acquired_at)} "
-            f"(its lease ends at {_iso(self.expires_at)} unless renewed)"
+            f"tenant {self.tenant} is being worked on by {who} since {iso_time(self.acquired_at)} "
+            f"(its lease ends at {iso_time(self.expires_at)} unless renewed)"
         )
-
-
-_metadata = sa.MetaData()
-_schema_version = sa.Table(
-    "schema_version",
-    _metadata,
-    sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1"), primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),
-)
-_tenants = sa.Table(
-    "tenants",
-    _metadata,
-    sa.Column("tenant", sa.String(32), primary_key=True),
-    sa.Column("node", sa.String(32), nullable=False),
-    sa.Column("plan", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("release", sa.String(64), nullable=False),
-    sa.Column("ring", sa.String(64), nullable=False),
-    sa.Column("memory_mib", sa.Integer, nullable=False),  # what it reserves on its node
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("applied_revision", sa.Integer, nullable=False, default=0),
-    sa.Column("document", sa.Text, nullable=False),
-    sa.Column("outcome", sa.Text),
-    sa.Column("updated_at", sa.String(32), nullable=False),
-    sa.CheckConstraint("applied_revision <= revision"),
-)
-_behind = _tenants.c.applied_revision < _tenants.c.revision
-sa.Index("tenants_behind", _tenants.c.tenant, sqlite_where=_behind, postgresql_where=_behind)
-sa.Index("tenants_node", _tenants.c.node)
-_revisions = sa.Table(
-    "revisions",
-    _metadata,
-    sa.Column("tenant", sa.String(32), sa.ForeignKey("tenants.tenant", ondelete="CASCADE"), primary_key=True),
-    sa.Column("revision", sa.Integer, primary_key=True),
-    sa.Column("at", sa.String(32), nullable=False),
-    sa.Column("cause_kind", sa.Text, nullable=False),
-    sa.Column("cause_text", sa.Text, nullable=False),
-    sa.Column("cause_actor", sa.Text, nullable=False),
-    sa.Column("document", sa.Text, nullable=False),
-)
-# These three outlive the tenant's row: fences stay monotonic, user ids and ciphertexts stay its own.
-_leases = sa.Table(
-    "leases",
-    _metadata,
-    sa.Column("tenant", sa.String(32), primary_key=True),
-    sa.Column("fence", sa.Integer, nullable=False),
-    sa.Column("holder", sa.Text),
-    sa.Column("acquired_at", sa.Float(53), nullable=False),
-    sa.Column("expires_at", sa.Float(53), nullable=False),
-)
-_allocations = sa.Table(
-    "allocations",
-    _metadata,
-    sa.Column("kind", sa.String(16), primary_key=True),  # subnet | uid | subdomain
-    sa.Column("value", sa.String(64), primary_key=True),
-    sa.Column("tenant", sa.String(32), nullable=False, index=True),
-)
-_ciphertexts = sa.Table(
-    "ciphertexts",
-    _metadata,
-    sa.Column("kind", sa.String(16), primary_key=True),  # ciphertext | nonce
-    sa.Column("sha256", sa.String(64), primary_key=True),
-    sa.Column("tenant", sa.String(32), nullable=False),
-)
-
-# From version n (the key) to n + 1. A new registry is created in the latest form and runs none of them.
-_MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {}
 
 
 def registry_exists(url: str) -> bool:
@@ -218,14 +166,28 @@ class Registry:
     """The registry at ``url``, created or brought to this version's schema if need be; raises RegistryError.
 
     ``clock`` gives epoch seconds. By default it is this machine's for SQLite and the database's for PostgreSQL, so
-    that leases do not depend on how well several control nodes agree about the time.
+    that leases do not depend on how well several control nodes agree about the time. A process that serves many
+    requests and never forks may have up to ``keep_connections`` kept open; others open one per operation.
+    ``busy_seconds`` is how long an operation waits for another writer.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], float] | None = None,
+        keep_connections: int = 0,
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> None:
+        self._busy_seconds = busy_seconds
+        pool: dict[str, Any] = {"poolclass": sa.NullPool}
+        if keep_connections:
+            pool = {"poolclass": sa.QueuePool, "pool_size": keep_connections, "pool_timeout": busy_seconds}
         try:
             self._url = sa.make_url(url)
             self._sqlite = self._url.get_backend_name() == "sqlite"
-            self._engine = _sqlite_engine(self._url) if self._sqlite else _postgresql_engine(self._url)
+            make_engine = _sqlite_engine if self._sqlite else _postgresql_engine
+            self._engine = make_engine(self._url, busy_seconds, pool)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError):
             raise RegistryError("the registry's URL is none; the fleet file's 'registry' sets it") from None
         except ModuleNotFoundError as error:
@@ -239,7 +201,7 @@ class Registry:
 
     def get(self, tenant: str) -> TenantRecord:
         """The tenant with its document; raises UnknownTenantError."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return _record(self._row(connection, tenant))
 
     def list(self, *, only: Iterable[str] | None = None) -> tuple[TenantSummary, ...]:
@@ -253,7 +215,7 @@ class Registry:
     def records(self, tenants: Iterable[str]) -> dict[str, TenantRecord]:
         """The records of those of ``tenants`` that exist, by id."""
         found: dict[str, TenantRecord] = {}
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             for chunk in _chunks(filter(_ID.fullmatch, tenants)):
                 for row in connection.execute(sa.select(_tenants).where(_tenants.c.tenant.in_(chunk))):
                     found[row.tenant] = _record(row)
@@ -262,7 +224,7 @@ class Registry:
     def history(self, tenant: str) -> tuple[Revision, ...]:
         """Every revision of the tenant with its time and cause, oldest first; raises UnknownTenantError."""
         columns = [c for c in _revisions.c if c.name != "document"]
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             self._row(connection, tenant)
             rows = connection.execute(
                 sa.select(*columns).where(_revisions.c.tenant == tenant).order_by(_revisions.c.revision)
@@ -273,7 +235,7 @@ class Registry:
 
     def document_at(self, tenant: str, revision: int) -> dict[str, Any]:
         """The tenant's document as it was in ``revision``; raises UnknownTenantError."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return self._document_at(connection, tenant, revision)
 
     def diff(self, tenant: str, a: int, b: int) -> str:
@@ -294,7 +256,7 @@ class Registry:
 
     def reserved_memory(self) -> dict[str, int]:
         """What tenants reserve on each node, in MiB; a tenant whose removal was applied reserves nothing."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return self._reserved(connection, except_tenant=None)
 
     # --- writing documents -------------------------------------------------------------------------------------------
@@ -314,7 +276,7 @@ class Registry:
         else's change in between is refused. Raises DocumentError, PlacementError, AddressError, RevisionConflictError.
         """
         tenant = data.get("tenant") if isinstance(data, Mapping) else None
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             row = self._find_row(connection, tenant) if isinstance(tenant, str) else None
             revision = row.revision if row is not None else 0
             if expected_revision is not None and expected_revision != revision:
@@ -338,16 +300,31 @@ class Registry:
         ``function`` gets a copy of its own, may change and return it, and has to be quick and free of side effects:
         it runs under the registry's write lock. Raises what ``submit`` raises, and UnknownTenantError.
         """
-        with self._transaction(write=True) as connection:
-            row = self._row(connection, tenant)
-            return self._store(connection, row, function(json.loads(row.document)), cause, fleet, catalogue)
+        with self.transaction(write=True) as connection:
+            self._row(connection, tenant)
+            return self.change_within(connection, tenant, lambda found: function(found or {}), cause, fleet, catalogue)
+
+    def change_within(
+        self,
+        connection: sa.Connection,
+        tenant: str,
+        function: Callable[[dict[str, Any] | None], Mapping[str, Any]],
+        cause: Cause,
+        fleet: Fleet,
+        catalogue: Catalogue,
+    ) -> Submission:
+        """What ``change`` does, as a part of the caller's writing transaction; a tenant that does not exist is None."""
+        row = self._find_row(connection, tenant)
+        return self._store(
+            connection, row, function(json.loads(row.document) if row else None), cause, fleet, catalogue
+        )
 
     def rollback(self, tenant: str, revision: int, *, cause: Cause, fleet: Fleet, catalogue: Catalogue) -> Submission:
         """Stores the content of an old ``revision`` as a new one; what was allocated stays as it is now.
 
         So do the bots' counters: only raising one asks for something, and bots remember the value they saw last.
         """
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             row = self._row(connection, tenant)
             data = _without_allocation(self._document_at(connection, tenant, revision))
             now = {bot["id"]: bot for bot in json.loads(row.document)["bots"]}
@@ -362,7 +339,7 @@ class Registry:
         Its user id is never given to anybody else, and its ciphertexts stay its own. Refused while somebody else than
         the holder of ``fence`` works on the tenant. Raises RegistryError.
         """
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             row = self._row(connection, tenant)
             if row.state != "terminated" or row.applied_revision != row.revision:
                 raise RegistryError(
@@ -370,7 +347,7 @@ class Registry:
                     f"{row.revision} is applied; set its state to terminated and converge first"
                 )
             lease = self._lease(connection, tenant)
-            if lease is not None and lease.fence != fence and self._is_held(lease, self._now(connection)):
+            if lease is not None and lease.fence != fence and self._is_held(lease, self.now(connection)):
                 raise LeaseError(f"tenant {tenant} cannot be forgotten now: {lease.describe()}")
             connection.execute(_tenants.delete().where(_tenants.c.tenant == tenant))
             connection.execute(
@@ -416,8 +393,8 @@ class Registry:
     def renew_leases(self, fences: Mapping[str, int], *, ttl_seconds: float) -> dict[str, Lease | None]:
         """The leases with those fences (by tenant), prolonged; None where the lease was lost or released."""
         renewed: dict[str, Lease | None] = dict.fromkeys(fences)
-        with self._transaction(write=True) as connection:
-            now = self._now(connection)
+        with self.transaction(write=True) as connection:
+            now = self.now(connection)
             for lease in self._leases(connection, fences):
                 if lease.holder and lease.fence == fences[lease.tenant]:
                     renewed[lease.tenant] = Lease(
@@ -428,7 +405,7 @@ class Registry:
 
     def release_leases(self, fences: Mapping[str, int]) -> None:
         """Gives the leases with those fences (by tenant) back; one that was lost meanwhile is left alone."""
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             for tenant, fence in sorted(fences.items()):
                 connection.execute(
                     _leases.update().where(_leases.c.tenant == tenant, _leases.c.fence == fence).values(holder=None)
@@ -436,8 +413,8 @@ class Registry:
 
     def leases(self, *, only: Iterable[str] | None = None) -> dict[str, Lease]:
         """The leases that somebody holds now, by tenant: all, or those of ``only``."""
-        with self._transaction() as connection:
-            now = self._now(connection)
+        with self.transaction() as connection:
+            now = self.now(connection)
             return {lease.tenant: lease for lease in self._leases(connection, only) if self._is_held(lease, now)}
 
     def record_outcome(
@@ -448,14 +425,14 @@ class Registry:
         ``outcome`` is JSON-plain (state per bot, health, reason of a failure); ``revision``, ``applied`` and ``at`` are
         added. Returns False, and writes nothing, if the lease with ``fence`` was lost or released.
         """
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             lease = self._lease(connection, tenant)
             if lease is None or not lease.holder or lease.fence != fence:
                 return False
             row = self._row(connection, tenant)
             if not 0 < revision <= row.revision:
                 raise RegistryError(f"tenant {tenant} has no revision {revision}; its latest is {row.revision}")
-            at = _iso(self._now(connection))
+            at = iso_time(self.now(connection))
             values: dict[str, Any] = {
                 "outcome": json.dumps({**outcome, "revision": revision, "applied": applied, "at": at})
             }
@@ -467,15 +444,15 @@ class Registry:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        """One transaction; with ``write`` nobody else writes until it ends."""
+    def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        """One transaction; with ``write`` nobody else writes until it ends. Raises RegistryUnavailableError."""
         try:
             with self._engine.connect() as connection:
                 connection = connection.execution_options(hummingfleet_write=write)
                 with connection.begin():
                     if write and not self._sqlite:
                         # As patient as SQLite; and a writer that vanished from the network frees the lock in the end.
-                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(BUSY_SECONDS * 1000)}")
+                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(self._busy_seconds * 1000)}")
                         connection.exec_driver_sql(
                             f"SET LOCAL idle_in_transaction_session_timeout = {VANISHED_SECONDS * 1000}"
                         )
@@ -484,22 +461,24 @@ class Registry:
         except sa.exc.DBAPIError as error:
             raise self._failure(error) from None
 
-    def _failure(self, error: sa.exc.DBAPIError) -> RegistryError:
+    def _failure(self, error: sa.exc.DBAPIError) -> RegistryUnavailableError:
         where = f"the registry {self._url.render_as_string(hide_password=True)}"
         reason = " ".join(str(error.orig).split())
         if "locked" in reason or "lock timeout" in reason:
-            return RegistryError(f"{where} is busy: another process kept it locked for {BUSY_SECONDS} seconds")
+            return RegistryUnavailableError(
+                f"{where} is busy: another process kept it locked for {self._busy_seconds:g} seconds"
+            )
         if "malformed" in reason or "not a database" in reason or "no such table" in reason:
-            return RegistryError(f"{where} is damaged or no registry ({reason}); restore it from a backup")
-        return RegistryError(f"{where} cannot be used: {reason}")
+            return RegistryUnavailableError(f"{where} is damaged or no registry ({reason}); restore it from a backup")
+        return RegistryUnavailableError(f"{where} cannot be used: {reason}")
 
     def _prepare(self) -> None:
         if self._sqlite:
             self._prepare_sqlite_file(Path(self._url.database or ""))
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if self._stored_version(connection) == SCHEMA_VERSION:
                 return
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             version = self._stored_version(connection)
             if version > SCHEMA_VERSION:
                 raise RegistryError(
@@ -507,17 +486,17 @@ class Registry:
                     f"Hummingfleet (schema {version}, this one knows {SCHEMA_VERSION}); update this installation"
                 )
             if version == 0:
-                _metadata.create_all(connection, checkfirst=False)
-                connection.execute(_schema_version.insert().values(id=1, version=SCHEMA_VERSION))
+                metadata.create_all(connection, checkfirst=False)
+                connection.execute(schema_version.insert().values(id=1, version=SCHEMA_VERSION))
                 return
             for step in range(version, SCHEMA_VERSION):
-                _MIGRATIONS[step](connection)
-            connection.execute(_schema_version.update().values(version=SCHEMA_VERSION))
+                MIGRATIONS[step](connection)
+            connection.execute(schema_version.update().values(version=SCHEMA_VERSION))
 
     def _stored_version(self, connection: sa.Connection) -> int:
-        if not sa.inspect(connection).has_table(_schema_version.name):
+        if not sa.inspect(connection).has_table(schema_version.name):
             return 0
-        return int(connection.execute(sa.select(_schema_version.c.version)).scalar_one())
+        return int(connection.execute(sa.select(schema_version.c.version)).scalar_one())
 
     def _prepare_sqlite_file(self, path: Path) -> None:
         try:
@@ -547,7 +526,8 @@ class Registry:
                     continue
                 raise self._failure(sa.exc.DBAPIError("PRAGMA journal_mode", None, error)) from None
 
-    def _now(self, connection: sa.Connection) -> float:
+    def now(self, connection: sa.Connection) -> float:
+        """Epoch seconds by the clock that leases go by."""
         if self._clock is not None:
             return self._clock()
         if self._sqlite:
@@ -571,7 +551,7 @@ class Registry:
         query = sa.select(*(_tenants.c[name] for name in TenantSummary._fields)).order_by(_tenants.c.tenant)
         if condition is not None:
             query = query.where(condition)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if only is None:
                 return tuple(TenantSummary._make(row) for row in connection.execute(query))
             found = [
@@ -638,7 +618,7 @@ class Registry:
             self._check_growth(connection, row, document, memory, fleet, catalogue)
         self._claim_subdomain(connection, document)
         self._claim_ciphertexts(connection, plain)
-        now = _iso(self._now(connection))
+        now = iso_time(self.now(connection))
         text = json.dumps(plain)
         values: dict[str, Any] = {
             "node": document.placement.node,
@@ -823,7 +803,7 @@ class Registry:
         """Takes what can be taken now; answers also the first lease that is in the way."""
         taken: dict[str, Lease | None] = dict.fromkeys(tenants)
         blocker: Lease | None = None
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             known = {
                 tenant
                 for chunk in _chunks(filter(_ID.fullmatch, tenants))
@@ -832,7 +812,7 @@ class Registry:
             missing = [tenant for tenant in tenants if tenant not in known]
             if missing:
                 raise _unknown(*missing)
-            now = self._now(connection)
+            now = self.now(connection)
             present = {lease.tenant: lease for lease in self._leases(connection, tenants)}
             dead: dict[str, bool] = {}
             new: list[dict[str, Any]] = []
@@ -924,8 +904,8 @@ def _remember(known: dict[str, bool], key: str, function: Callable[[str], bool])
     return known[key]
 
 
-def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": BUSY_SECONDS})
+def _sqlite_engine(url: sa.URL, busy_seconds: float, pool: Mapping[str, Any]) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": busy_seconds, "check_same_thread": False}, **pool)
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
@@ -941,13 +921,14 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _postgresql_engine(url: sa.URL) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, busy_seconds: float, pool: Mapping[str, Any]) -> sa.Engine:
     if url.get_backend_name() != "postgresql":
         raise RegistryError(f"a registry can be SQLite or PostgreSQL, not {url.get_backend_name()}")
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
-        poolclass=sa.NullPool,
-        connect_args={"connect_timeout": url.query.get("connect_timeout", "10")},
+        connect_args={"connect_timeout": url.query.get("connect_timeout", str(max(2, min(10, int(busy_seconds)))))},
+        pool_pre_ping=pool["poolclass"] is not sa.NullPool,
+        **pool,
     )
 
 
@@ -1068,6 +1049,6 @@ def _chunks(items: Iterable[str]) -> Iterator[list[str]]:
         yield ordered[start : start + _CHUNK]
 
 
-def _iso(seconds: float) -> str:
+def iso_time(seconds: float) -> str:
     """UTC in ISO 8601 with milliseconds, e.g. ``2026-11-23T01:02:03.456Z``."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -896,11 +896,11 @@ def test_a_writer_that_dies_in_the_middle_leaves_nothing_half_done(url: str) -> 
 @pytest.mark.parametrize("table", ["subnet", "uid", "subdomain"])
 def test_the_database_itself_refuses_to_give_one_value_twice(registry: Registry, table: str) -> None:
     submit(registry, document())
-    with registry._transaction() as connection_:
+    with registry.transaction() as connection_:
         value = connection_.execute(
             sa.select(module._allocations.c.value).where(module._allocations.c.kind == table)
         ).scalar_one()
-    with pytest.raises(RegistryError, match=r"(?i)unique"), registry._transaction(write=True) as connection_:
+    with pytest.raises(RegistryError, match=r"(?i)unique"), registry.transaction(write=True) as connection_:
         connection_.execute(module._allocations.insert().values(kind=table, value=value, tenant="blue"))
 
 
@@ -911,7 +911,7 @@ def test_sqlite_is_durable_private_and_waits_for_others(tmp_path: Path) -> None:
     path = tmp_path / "var" / "r.db"
     registry = Registry(f"sqlite:///{path}")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with registry._transaction() as connection_:
+    with registry.transaction() as connection_:
         pragmas = {
             name: connection_.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
@@ -936,14 +936,28 @@ def test_an_older_schema_is_brought_forward_step_by_step(url: str, monkeypatch: 
     def second(connection_: sa.Connection) -> None:
         connection_.execute(sa.text("UPDATE tenants SET colour = 'blue'"))
 
-    monkeypatch.setattr(module, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(module, "_MIGRATIONS", {1: first, 2: second})
+    version = module.SCHEMA_VERSION
+    monkeypatch.setattr(module, "SCHEMA_VERSION", module.SCHEMA_VERSION + 2)
+    monkeypatch.setattr(module, "MIGRATIONS", {version: first, version + 1: second})
     for _again in range(2):
         registry = Registry(url)
         assert registry.get("acme").revision == 1
-    with registry._transaction() as connection_:
+    with registry.transaction() as connection_:
         assert connection_.execute(sa.text("SELECT colour FROM tenants")).scalar_one() == "blue"
-        assert connection_.execute(sa.text("SELECT version FROM schema_version")).scalar_one() == 3
+        assert connection_.execute(sa.text("SELECT version FROM schema_version")).scalar_one() == version + 2
+
+
+def test_a_registry_of_the_first_schema_gets_the_tables_for_events(url: str) -> None:
+    registry = Registry(url)
+    submit(registry, document())
+    new = {"events", "work", "bots", "duties", "callbacks", "tokens"}
+    with registry.transaction(write=True) as connection_:
+        for name in new:
+            connection_.execute(sa.text(f"DROP TABLE {name}"))
+        connection_.execute(module.schema_version.update().values(version=1))
+    registry = Registry(url)
+    assert registry.get("acme").revision == 1
+    assert new <= set(sa.inspect(registry._engine).get_table_names())
 
 
 def test_a_failing_migration_leaves_the_older_schema(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -954,8 +968,8 @@ def test_a_failing_migration_leaves_the_older_schema(url: str, monkeypatch: pyte
         connection_.execute(sa.text("SELECT nonsense"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "SCHEMA_VERSION", 2)
-        patch.setattr(module, "_MIGRATIONS", {1: broken})
+        patch.setattr(module, "MIGRATIONS", {module.SCHEMA_VERSION: broken})
+        patch.setattr(module, "SCHEMA_VERSION", module.SCHEMA_VERSION + 1)
         with pytest.raises(RegistryError):
             Registry(url)
     registry = Registry(url)
@@ -964,9 +978,9 @@ def test_a_failing_migration_leaves_the_older_schema(url: str, monkeypatch: pyte
 
 def test_a_newer_schema_is_refused_clearly(url: str) -> None:
     registry = Registry(url)
-    with registry._transaction(write=True) as connection_:
-        connection_.execute(module._schema_version.update().values(version=99))
-    with pytest.raises(RegistryError, match=r"newer Hummingfleet \(schema 99, this one knows 1\); update"):
+    with registry.transaction(write=True) as connection_:
+        connection_.execute(module.schema_version.update().values(version=99))
+    with pytest.raises(RegistryError, match=r"newer Hummingfleet \(schema 99, this one knows \d+\); update"):
         Registry(url)
 
 
@@ -982,7 +996,7 @@ def test_a_damaged_file_is_reported_in_words(tmp_path: Path, content: bytes) -> 
 def test_a_registry_that_is_kept_locked_is_reported_in_words(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     submit(Registry(url), document())
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
-    with Registry(url)._transaction(write=True), pytest.raises(RegistryError, match="is busy"):
+    with Registry(url).transaction(write=True), pytest.raises(RegistryError, match="is busy"):
         submit(Registry(url), document(state="suspended"))
 
 
