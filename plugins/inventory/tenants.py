@@ -77,6 +77,10 @@ options:
     description: Name of the sandbox exchange's container on nodes; two installations that share a machine need two.
     type: str
     default: hf-sandbox
+  webhook:
+    description: Settings of the web service and its worker; not read by this plugin.
+    type: dict
+    default: {}
   nodes:
     description:
       - Nodes by id. O(nodes) maps an id to C(memory_mib) (what tenants may reserve there), C(labels) and Ansible's

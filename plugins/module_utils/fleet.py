@@ -11,7 +11,8 @@ import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
+from urllib.parse import urlsplit
 
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault, HummingfleetError, pointer
@@ -76,6 +77,32 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """The section ``webhook``: how the portal's events come in, and how they are worked off.
+
+    ``listen`` and ``worker_listen`` are host and port; the worker's has its health and metrics. ``portal_url`` gets the
+    call-backs. Rates are per minute: events of one tenant, refused signatures and tokens of one client address.
+    ``parallel`` runs at a time, each for at most ``batch`` tenants. ``trusted_proxies`` may say who the client is.
+    """
+
+    listen: tuple[str, int]
+    worker_listen: tuple[str, int]
+    secrets_path: Path
+    portal_url: str | None
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    max_body_bytes: int
+    tenant_events_per_minute: int
+    failures_per_minute: int
+    threads: int
+    parallel: int
+    batch: int
+    run_timeout_seconds: int
+    grace_seconds: int
+    observe_seconds: int
+    keep_events_days: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """The settings of one installation; every path is absolute.
 
@@ -97,6 +124,12 @@ class Fleet:
     kdf_iterations: int
     sandbox_container: str
     nodes: Mapping[str, Node]
+    webhook: WebhookSettings
+
+    @property
+    def run_dir(self) -> Path:
+        """Where running processes keep sockets and folders of runs; only their user's."""
+        return self.root / "var" / "run"
 
 
 def default_fleet_path() -> Path:
@@ -165,7 +198,22 @@ class _Reader:
         "kdf_iterations",
         "sandbox_container",
         "nodes",
+        "webhook",
     )
+    # Default, smallest and largest value of the section webhook's numbers.
+    WEBHOOK_NUMBERS: ClassVar[Mapping[str, tuple[int, int, int]]] = {
+        "max_body_bytes": (262_144, 1024, 16_777_216),
+        "tenant_events_per_minute": (600, 1, 1_000_000),
+        "failures_per_minute": (60, 1, 1_000_000),
+        "threads": (8, 1, 64),
+        "parallel": (4, 1, 64),
+        "batch": (8, 1, 500),
+        "run_timeout_seconds": (900, 10, 86_400),
+        "grace_seconds": (30, 0, 3600),
+        "observe_seconds": (20, 1, 3600),
+        "keep_events_days": (90, 1, 3650),
+    }
+    WEBHOOK_TEXTS = ("listen", "worker_listen", "secrets", "portal_url", "trusted_proxies")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -194,6 +242,7 @@ class _Reader:
         iterations = self.number("/kdf_iterations", data.get("kdf_iterations", 1), 1, 10_000_000)
         sandbox = self.container("/sandbox_container", data.get("sandbox_container", "hf-sandbox"))
         nodes = self.nodes(data.get("nodes"))
+        webhook = self.webhook(data.get("webhook", {}))
         if self.faults or pool is None:
             return None
         return Fleet(
@@ -209,6 +258,7 @@ class _Reader:
             kdf_iterations=iterations,
             sandbox_container=sandbox,
             nodes=nodes,
+            webhook=webhook,
         )
 
     def unknown_keys(self, where: str, data: Mapping[Any, Any], known: Iterable[str]) -> None:
@@ -310,6 +360,65 @@ class _Reader:
             return (0, 0)
         return (value[0], value[1])
 
+    def webhook(self, value: object) -> WebhookSettings:
+        data: Mapping[Any, Any] = value if isinstance(value, Mapping) else {}
+        if not isinstance(value, Mapping):
+            self.refuse("/webhook", f"is {value!r}", "a mapping such as {listen: '127.0.0.1:8642'}", "webhook")
+        self.unknown_keys("/webhook", data, (*self.WEBHOOK_TEXTS, *self.WEBHOOK_NUMBERS))
+        numbers = {
+            name: self.number("/webhook/" + name, data.get(name, default), low, high)
+            for name, (default, low, high) in self.WEBHOOK_NUMBERS.items()
+        }
+        return WebhookSettings(
+            listen=self.address("/webhook/listen", data.get("listen", "127.0.0.1:8642")),
+            worker_listen=self.address("/webhook/worker_listen", data.get("worker_listen", "127.0.0.1:8643")),
+            secrets_path=self.folder("/webhook/secrets", data.get("secrets", "var/webhook-secrets.yml")),
+            portal_url=self.portal_url(data.get("portal_url")),
+            trusted_proxies=self.networks("/webhook/trusted_proxies", data.get("trusted_proxies", [])),
+            **numbers,
+        )
+
+    def address(self, where: str, value: object) -> tuple[str, int]:
+        host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        try:
+            host = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
+        except ValueError:
+            host = ""
+        if not host or not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
+            self.refuse(where, f"is {value!r}", "an address and a port, such as '127.0.0.1:8642'", "address")
+            return ("127.0.0.1", 0)
+        return (host, int(port))
+
+    def portal_url(self, value: object) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value if isinstance(value, str) and value.isprintable() else "")
+            schemes = ("https", "http") if _is_loopback(parts.hostname or "") else ("https",)
+            valid = bool(parts.hostname and parts.scheme in schemes and parts.port != 0)
+            valid = valid and parts.username is None and not parts.fragment
+        except ValueError:
+            valid = False
+        if not valid:
+            # Not repeated: it may hold a password.
+            self.refuse(
+                "/webhook/portal_url",
+                "is no URL that call-backs can go to",
+                "https://host/path, without user and password; http only to this machine",
+                "portal_url",
+            )
+            return None
+        return str(value)
+
+    def networks(self, where: str, value: object) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        try:
+            if not isinstance(value, list):
+                raise ValueError
+            return tuple(ipaddress.ip_network(str(one)) for one in value)
+        except ValueError:
+            self.refuse(where, f"is {value!r}", "a list of addresses or networks, such as [127.0.0.1]", "networks")
+            return ()
+
     def nodes(self, value: object) -> dict[str, Node]:
         if not isinstance(value, Mapping) or not value:
             self.refuse("/nodes", "names no node", "at least one node with memory_mib", "nodes")
@@ -358,6 +467,13 @@ class _Reader:
             else:
                 variables[str(name)] = item
         return Node(str(key), memory, dict(labels), variables)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _root_of(path: Path) -> Path:

@@ -165,6 +165,18 @@ def test_any_other_network_is_refused(value: object) -> None:
         ({"nodes": {"local": {"memory_mib": 1, "labels": {"a": 1}}}}, "/nodes/local/labels"),
         ({"nodes": {"local": {"memory_mib": 1, "colour": "red"}}}, "/nodes/local/colour: is not a setting of a node"),
         ({"nodes": {"local": {"memory_mib": 1, "ansible_host": ["a"]}}}, "/nodes/local/ansible_host"),
+        ({"webhook": []}, "/webhook: is []"),
+        ({"webhook": {"port": 1}}, "/webhook/port: is not a setting"),
+        ({"webhook": {"parallel": 0}}, "/webhook/parallel: is 0; allowed: a whole number from 1 to 64"),
+        ({"webhook": {"listen": "8642"}}, "/webhook/listen: is '8642'"),
+        ({"webhook": {"listen": "example.com:1"}}, "/webhook/listen"),
+        ({"webhook": {"worker_listen": "127.0.0.1:65536"}}, "/webhook/worker_listen"),
+        ({"webhook": {"secrets": "{{ x }}"}}, "/webhook/secrets"),
+        ({"webhook": {"trusted_proxies": "127.0.0.1"}}, "/webhook/trusted_proxies"),
+        ({"webhook": {"portal_url": "http://portal.example.com/hooks"}}, "/webhook/portal_url: is no URL"),
+        ({"webhook": {"portal_url": "ftp://127.0.0.1/hooks"}}, "/webhook/portal_url: is no URL"),
+        ({"webhook": {"portal_url": "https://"}}, "/webhook/portal_url: is no URL"),
+        ({"webhook": {"portal_url": "https://[x/"}}, "/webhook/portal_url: is no URL"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_name(change: dict[str, Any], words: str) -> None:
@@ -215,3 +227,25 @@ def test_a_node_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     text = "plugin: hummingfleet.core.tenants\nnodes:\n  a: {memory_mib: 1}\n  a: {memory_mib: 2}\n"
     with pytest.raises(FleetError, match="the key 'a' is there twice"):
         load_fleet(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://portal.example.com/hooks", "http://127.0.0.1:9000/x", "http://localhost/x", "http://[::1]:9/x"]
+)
+def test_call_backs_go_over_tls_or_stay_on_this_machine(url: str) -> None:
+    fleet = parse_fleet(MINIMUM | {"webhook": {"portal_url": url}}, Path("/fleets/fleet.tenants.yml"))
+    assert fleet.webhook.portal_url == url
+
+
+def test_a_password_in_the_portals_url_is_refused_without_repeating_it() -> None:
+    words = refusal(MINIMUM | {"webhook": {"portal_url": "https://portal:hunter2@example.com/"}})
+    assert "/webhook/portal_url" in words
+    assert "hunter2" not in words
+
+
+def test_the_webhook_listens_where_it_is_told() -> None:
+    settings = {"listen": "[::1]:80", "worker_listen": "0.0.0.0:81", "trusted_proxies": ["10.0.0.0/8", "::1"]}
+    webhook = parse_fleet(MINIMUM | {"webhook": settings}, Path("/fleets/fleet.tenants.yml")).webhook
+    assert webhook.listen == ("::1", 80)
+    assert webhook.worker_listen == ("0.0.0.0", 81)
+    assert [str(network) for network in webhook.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
