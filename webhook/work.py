@@ -1,0 +1,422 @@
+# Copyright: (c) 2026, Hummingfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The queue: the registry itself. A tenant is work if its revision is not applied, or if somebody asked for a run.
+
+A worker *claims* a tenant so that two of them do not start the same run; that saves work and is no guarantee. What
+guarantees that no two runs of a tenant overlap is the lease that the playbook takes itself, hand-run ones included.
+
+Requests are counted: ``requested`` is raised by everybody who wants a run, a claim remembers it, and the run that
+ends well has served everything up to there. So what came during a run costs one more, however much it was.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from ansible_collections.hummingfleet.core.plugins.module_utils import tables
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, holder_is_dead, iso_time
+
+from . import callbacks
+from .retries import decide
+
+CLAIM_SECONDS = 60.0
+ALIVE = "worker "
+"""Begins the name of the duty that says a worker is alive; its holder follows."""
+_LOOK_AT_MOST = 1000
+_MESSAGE_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A tenant that could be worked on now; ``attempt`` counts the failed runs, ``node`` is None once it is gone."""
+
+    tenant: str
+    node: str | None
+    attempt: int
+    terminated: bool
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to start a run for a tenant: it covers ``revision`` and all requests up to ``request``."""
+
+    tenant: str
+    number: int
+    request: int
+    revision: int
+    terminated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended for one tenant: ``problem`` is a failure's code or None; ``reason`` is for the portal's users.
+
+    ``bots`` has the facts of all its bots, None if the run did not look at them.
+    """
+
+    problem: str | None = None
+    message: str = ""
+    reason: str = ""
+    bots: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def request(connection: sa.Connection, tenant: str, now: float, *, sequence: int | None = None) -> int:
+    """Asks for a run of the tenant within the caller's transaction, at once and with all attempts; its number."""
+    row = connection.execute(sa.select(tables.work).where(tables.work.c.tenant == tenant)).one_or_none()
+    if row is None:
+        connection.execute(
+            tables.work.insert().values(
+                tenant=tenant, requested=1, served=0, since=now, attempt=0, not_before=0, claim=0, claimed_until=0,
+                sequence=sequence,
+            )
+        )  # fmt: skip
+        return 1
+    values: dict[str, Any] = {"requested": row.requested + 1, "attempt": 0, "not_before": 0}
+    if row.requested == row.served:
+        values["since"] = now
+    if sequence is not None:
+        values["sequence"] = sequence
+    connection.execute(tables.work.update().where(tables.work.c.tenant == tenant).values(**values))
+    return int(row.requested) + 1
+
+
+class WorkQueue:
+    """The queue in ``registry`` as the worker ``holder`` (a process, see ``registry.process_holder``) sees it."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        holder: str,
+        *,
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311
+    ) -> None:
+        self._registry = registry
+        self._holder = holder
+        self._jitter = jitter
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """The tenants that could be worked on now, the longest waiting first."""
+        with self._registry.transaction() as connection:
+            return self._waiting(connection)
+
+    def claim(self, tenants: Iterable[str]) -> tuple[Claim, ...]:
+        """Claims those of ``tenants`` that still wait."""
+        wanted = set(tenants)
+        claims = []
+        with self._registry.transaction(write=True) as connection:
+            now = self._registry.now(connection)
+            for one in self._waiting(connection):
+                if one.tenant not in wanted:
+                    continue
+                row = self._row(connection, one.tenant)
+                if row is None:
+                    connection.execute(
+                        tables.work.insert().values(
+                            tenant=one.tenant, requested=0, served=0, since=now, attempt=0, not_before=0, claim=0,
+                            claimed_until=0,
+                        )
+                    )  # fmt: skip
+                    row = self._row(connection, one.tenant)
+                    assert row is not None
+                revision = connection.execute(
+                    sa.select(tables.tenants.c.revision).where(tables.tenants.c.tenant == one.tenant)
+                ).scalar_one_or_none()
+                connection.execute(
+                    tables.work.update()
+                    .where(tables.work.c.tenant == one.tenant)
+                    .values(holder=self._holder, claimed_until=now + CLAIM_SECONDS, claim=row.claim + 1)
+                )
+                claims.append(Claim(one.tenant, row.claim + 1, row.requested, revision or 0, one.terminated))
+        return tuple(claims)
+
+    def renew(self, claims: Iterable[Claim]) -> None:
+        """Keeps the claims; one that was lost meanwhile is left alone."""
+        with self._registry.transaction(write=True) as connection:
+            until = self._registry.now(connection) + CLAIM_SECONDS
+            for claim in claims:
+                connection.execute(
+                    tables.work.update().where(_is(claim), tables.work.c.holder == self._holder)
+                    .values(claimed_until=until)
+                )  # fmt: skip
+
+    def finish(self, claim: Claim, ending: Ending) -> bool:
+        """Records how the run of ``claim`` ended: its events are applied, failed, or tried again later.
+
+        False, and nothing is written, if the claim was lost: whoever has it now will answer for it.
+        """
+        with self._registry.transaction(write=True) as connection:
+            row = self._row(connection, claim.tenant)
+            if row is None or row.claim != claim.number or row.holder != self._holder:
+                return False
+            now = self._registry.now(connection)
+            tenant = connection.execute(
+                sa.select(tables.tenants).where(tables.tenants.c.tenant == claim.tenant)
+            ).one_or_none()
+            if ending.bots is not None:
+                self._see(connection, claim.tenant, ending.bots, now)
+            values: dict[str, Any] = {"holder": None, "claimed_until": 0}
+            if ending.problem is None:
+                values |= {"served": claim.request, "attempt": 0, "not_before": 0, "failure": None}
+                values |= {"failed_revision": None, "since": now}
+                applied = tenant.applied_revision if tenant is not None else claim.revision
+                self._close(connection, claim, "applied", now, revision=applied)
+                if tenant is None:
+                    self._see(connection, claim.tenant, {}, now)
+            else:
+                attempt = row.attempt + 1
+                decision = decide(ending.problem, attempt, jitter=self._jitter())
+                failure = {
+                    "code": ending.problem,
+                    "reason": ending.reason[:_MESSAGE_CHARACTERS],
+                    "message": ending.message[:_MESSAGE_CHARACTERS],
+                    "revision": claim.revision,
+                    "at": iso_time(now),
+                }
+                if decision.counted:
+                    values |= {"attempt": attempt, "failure": json.dumps(failure)}
+                if decision.retry_in_seconds is not None:
+                    # A request that came meanwhile wants its run at once, but never more often than a failing one may.
+                    values["not_before"] = now + decision.retry_in_seconds
+                    if decision.counted:
+                        self._note(connection, claim, ending)
+                else:
+                    values |= {"served": claim.request, "attempt": 0, "not_before": 0, "since": now}
+                    values["failed_revision"] = claim.revision
+                    self._close(connection, claim, "failed", now, code=ending.problem, reason=ending.reason)
+            connection.execute(tables.work.update().where(tables.work.c.tenant == claim.tenant).values(**values))
+            return True
+
+    # --- what bots do ----------------------------------------------------------------------------------------------
+
+    def see(self, tenant: str, bots: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remembers what all of the tenant's bots do now; the portal is told of every state that is a new one."""
+        with self._registry.transaction(write=True) as connection:
+            self._see(connection, tenant, bots, self._registry.now(connection))
+
+    # --- duties ----------------------------------------------------------------------------------------------------
+
+    def take_duty(self, name: str, seconds: float) -> bool:
+        """Whether this worker has the duty ``name`` for the next ``seconds``: one worker at a time does."""
+        with self._registry.transaction() as connection:
+            now = self._registry.now(connection)
+            row = _duty(connection, name)
+            if (
+                row is not None
+                and row.holder != self._holder
+                and row.expires_at > now
+                and not holder_is_dead(row.holder)
+            ):
+                return False
+            if row is not None and row.holder == self._holder and row.expires_at - now > seconds / 2:
+                return True
+        with self._registry.transaction(write=True) as connection:
+            now = self._registry.now(connection)
+            row = _duty(connection, name)
+            if row is None:
+                connection.execute(
+                    tables.duties.insert().values(name=name, holder=self._holder, expires_at=now + seconds)
+                )
+                return True
+            if row.holder != self._holder and row.expires_at > now and not holder_is_dead(row.holder):
+                return False
+            connection.execute(
+                tables.duties.update()
+                .where(tables.duties.c.name == name)
+                .values(holder=self._holder, expires_at=now + seconds)
+            )
+            return True
+
+    def leave(self) -> None:
+        """Gives up every duty and claim: this worker ends."""
+        with self._registry.transaction(write=True) as connection:
+            connection.execute(tables.duties.delete().where(tables.duties.c.holder == self._holder))
+            connection.execute(
+                tables.work.update().where(tables.work.c.holder == self._holder).values(holder=None, claimed_until=0)
+            )
+
+    def prune(self, keep_seconds: float) -> int:
+        """Deletes what was finished longer ago: events, delivered call-backs, the signs of life of dead workers."""
+        with self._registry.transaction(write=True) as connection:
+            now = self._registry.now(connection)
+            limit = iso_time(now - keep_seconds)
+            events = connection.execute(
+                tables.events.delete().where(tables.events.c.finished_at < limit, tables.events.c.state != "accepted")
+            )
+            sent = connection.execute(
+                tables.callbacks.delete().where(
+                    tables.callbacks.c.created_at < limit, tables.callbacks.c.state != "pending"
+                )
+            )
+            connection.execute(tables.duties.delete().where(tables.duties.c.expires_at < now - keep_seconds))
+            return int(events.rowcount + sent.rowcount)
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _waiting(self, connection: sa.Connection) -> tuple[Waiting, ...]:
+        now = self._registry.now(connection)
+        both = tables.work.c.tenant == tables.tenants.c.tenant
+        columns = [
+            tables.tenants.c.tenant.label("known"),
+            tables.tenants.c.node,
+            tables.tenants.c.state,
+            tables.work.c.tenant,
+            tables.work.c.attempt,
+            tables.work.c.not_before,
+            tables.work.c.since,
+            tables.work.c.holder,
+            tables.work.c.claimed_until,
+        ]
+        given_up = tables.work.c.failed_revision.is_not(None) & (
+            tables.work.c.failed_revision >= tables.tenants.c.revision
+        )
+        due = tables.work.c.tenant.is_(None) | (tables.work.c.not_before <= now)
+        free = (
+            tables.work.c.tenant.is_(None)
+            | tables.work.c.holder.is_(None)
+            | (tables.work.c.claimed_until <= now)
+            | (tables.work.c.holder != self._holder)
+        )
+        # Two queries, each with an index of its own: revisions not applied, and requests not served.
+        behind = (
+            sa.select(*columns)
+            .join_from(tables.tenants, tables.work, both, isouter=True)
+            .where(tables.is_behind, ~sa.func.coalesce(given_up, False), due, free)
+        )
+        requested = (
+            sa.select(*columns)
+            .join_from(tables.work, tables.tenants, both, isouter=True)
+            .where(tables.is_requested, due, free)
+        )
+        found: dict[str, sa.Row[Any]] = {}
+        for query in (behind, requested):
+            for row in connection.execute(query.order_by(tables.work.c.since).limit(_LOOK_AT_MOST)):
+                found.setdefault(row.tenant or row.known, row)
+        leased = self._leased(connection, found, now)
+        dead: dict[str, bool] = {}
+        waiting = []
+        for tenant, row in found.items():
+            # A run that a dead worker left behind, or one by hand: it will tell by itself what it did.
+            if tenant in leased:
+                continue
+            if row.holder and row.claimed_until > now:
+                if row.holder not in dead:
+                    dead[row.holder] = holder_is_dead(row.holder)
+                if not dead[row.holder]:
+                    continue
+            waiting.append(Waiting(tenant, row.node, row.attempt or 0, row.state == "terminated", row.since or 0.0))
+        return tuple(sorted(waiting, key=lambda one: (one.since, one.tenant)))
+
+    def _leased(self, connection: sa.Connection, tenants: Iterable[str], now: float) -> set[str]:
+        """Those whose lease a living process has."""
+        names = sorted(tenants)
+        held = set()
+        for start in range(0, len(names), 500):
+            for row in connection.execute(
+                sa.select(tables.leases).where(
+                    tables.leases.c.tenant.in_(names[start : start + 500]),
+                    tables.leases.c.holder.is_not(None),
+                    tables.leases.c.expires_at > now,
+                )
+            ):
+                if row.holder and not holder_is_dead(row.holder):
+                    held.add(row.tenant)
+        return held
+
+    def _row(self, connection: sa.Connection, tenant: str) -> sa.Row[Any] | None:
+        return connection.execute(sa.select(tables.work).where(tables.work.c.tenant == tenant)).one_or_none()
+
+    def _open_events(self, connection: sa.Connection, claim: Claim) -> Sequence[sa.Row[Any]]:
+        return connection.execute(
+            sa.select(tables.events)
+            .where(tables.is_open, tables.events.c.tenant == claim.tenant, tables.events.c.request <= claim.request)
+            .order_by(tables.events.c.number)
+        ).all()
+
+    def _note(self, connection: sa.Connection, claim: Claim, ending: Ending) -> None:
+        """The events of a run that is tried again say so."""
+        for event in self._open_events(connection, claim):
+            connection.execute(
+                tables.events.update()
+                .where(tables.events.c.number == event.number)
+                .values(attempts=event.attempts + 1, code=ending.problem, reason=ending.reason[:_MESSAGE_CHARACTERS])
+            )
+
+    def _close(
+        self,
+        connection: sa.Connection,
+        claim: Claim,
+        state: str,
+        now: float,
+        *,
+        code: str | None = None,
+        reason: str | None = None,
+        revision: int | None = None,
+    ) -> None:
+        """The events of a finished run get their last state, and the portal is told."""
+        for event in self._open_events(connection, claim):
+            connection.execute(
+                tables.events.update()
+                .where(tables.events.c.number == event.number)
+                .values(
+                    state=state,
+                    code=code,
+                    reason=(reason or "")[:_MESSAGE_CHARACTERS] or None,
+                    finished_at=iso_time(now),
+                    attempts=event.attempts + (1 if state == "failed" else 0),
+                )
+            )
+            data: dict[str, Any] = {"event_id": event.id, "event_type": event.type, "tenant": claim.tenant}
+            if state == "failed":
+                data |= {"revision": event.revision, "code": code, "reason": reason or ""}
+            else:
+                data["revision"] = event.revision if revision is None else max(event.revision, revision)
+            callbacks.enqueue(connection, claim.tenant, f"event.{state}", data, now)
+
+    def _see(self, connection: sa.Connection, tenant: str, bots: Mapping[str, Mapping[str, Any]], now: float) -> None:
+        """Stores the facts of the tenant's bots; those that are not mentioned are gone."""
+        before = {
+            row.bot: row for row in connection.execute(sa.select(tables.bots).where(tables.bots.c.tenant == tenant))
+        }
+        for bot, all_facts in sorted(bots.items()):
+            facts = {name: value for name, value in all_facts.items() if name != "state"}
+            values = {
+                "state": str(all_facts.get("state", "unknown")),
+                "facts": json.dumps(facts, default=str),
+                "seen_at": iso_time(now),
+            }
+            known = before.get(bot)
+            if known is None:
+                connection.execute(tables.bots.insert().values(tenant=tenant, bot=bot, **values))
+            else:
+                connection.execute(
+                    tables.bots.update()
+                    .where(tables.bots.c.tenant == tenant, tables.bots.c.bot == bot)
+                    .values(**values)
+                )
+            _tell_state(connection, tenant, bot, known.state if known else None, values["state"], now)
+        for bot in sorted(set(before) - set(bots)):
+            connection.execute(tables.bots.delete().where(tables.bots.c.tenant == tenant, tables.bots.c.bot == bot))
+            _tell_state(connection, tenant, bot, before[bot].state, "removed", now)
+
+
+def _tell_state(connection: sa.Connection, tenant: str, bot: str, before: str | None, state: str, now: float) -> None:
+    if state != before:
+        data = {"tenant": tenant, "bot": bot, "from": before, "to": state}
+        callbacks.enqueue(connection, tenant, "bot.state_changed", data, now)
+
+
+def _duty(connection: sa.Connection, name: str) -> sa.Row[Any] | None:
+    return connection.execute(sa.select(tables.duties).where(tables.duties.c.name == name)).one_or_none()
+
+
+def _is(claim: Claim) -> sa.ColumnElement[bool]:
+    return (tables.work.c.tenant == claim.tenant) & (tables.work.c.claim == claim.number)
