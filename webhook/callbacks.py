@@ -53,6 +53,10 @@ class UnknownCallbackError(HummingfleetError):
     """There is no call-back with that number."""
 
 
+class CallbackStateError(HummingfleetError):
+    """The call-back waits for its first attempt; there is nothing to send again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Callback:
     """One message to the portal; ``not_before`` is in epoch seconds, the other times are ISO 8601 in UTC."""
@@ -118,11 +122,17 @@ def enqueue(connection: sa.Connection, tenant: str, type: CallbackType, data: Ma
 class Outbox:
     """The call-backs in the registry; everything raises RegistryError if that does not answer.
 
-    ``jitter`` gives random numbers from 0 to 1.
+    ``clock`` gives epoch seconds, ``jitter`` random numbers from 0 to 1.
     """
 
-    def __init__(self, registry: Registry, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._registry = registry
+        self._clock = clock
         self._jitter = jitter
 
     def list(
@@ -149,13 +159,17 @@ class Outbox:
         with self._registry.transaction() as connection:
             return _callback(self._row(connection, number))
 
-    def resend(self, number: int, now: float) -> Callback:
-        """Has the call-back delivered again as soon as possible, under its id, whatever became of it before.
+    def resend(self, number: int) -> Callback:
+        """Has the call-back delivered as soon as possible, under its id, also if it was delivered or given up.
 
-        It goes before its tenant's newer ones that are pending, and has another day. Raises UnknownCallbackError.
+        It goes before its tenant's newer ones and has another day. Raises UnknownCallbackError, and CallbackStateError
+        if it was never tried yet.
         """
+        now = self._clock()
         with self._registry.transaction(write=True) as connection:
-            self._row(connection, number)
+            row = self._row(connection, number)
+            if row.state == "pending" and row.attempts == 0:
+                raise CallbackStateError(f"call-back {number} is still waiting for its first attempt")
             self._update(
                 connection,
                 number,

@@ -128,20 +128,15 @@ class SecretsFile:
                 return self.current(direction)
             stored = {one: self.secrets(one) for one in DIRECTIONS}
             end = now + overlap_seconds
-            kept = [
-                secret
-                if secret.retire_at and _epoch(secret.retire_at) <= end
-                else replace(secret, retire_at=iso_time(end))
-                for secret in stored[direction]
-                if secret.is_active(now)
-            ]
+            retired = (_retired(secret, end) for secret in stored[direction] if secret.is_active(now))
+            kept = tuple(secret for secret in retired if secret.is_active(now))
             if len(kept) >= _MAX_SECRETS:
                 raise SecretsError(
                     f"{len(kept)} {direction} secrets are still accepted, which is the most there can be; end them "
                     "now with an overlap of 0, or wait until one retires"
                 )
             made = _new(direction, now)
-            self._write({**stored, direction: (*(s for s in kept if s.is_active(now)), made)})
+            self._write({**stored, direction: (*kept, made)})
             return made
 
     @contextlib.contextmanager
