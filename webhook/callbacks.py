@@ -226,14 +226,6 @@ class Outbox:
                 last_error=shown(error or "")[:_ERROR_CHARACTERS],
             )
 
-    def prune(self, before: float) -> int:
-        """Deletes what was delivered or given up and is older than ``before`` (epoch seconds); answers how many."""
-        table = tables.callbacks
-        with self._registry.transaction(write=True) as connection:
-            return connection.execute(
-                table.delete().where(table.c.state != "pending", table.c.created_epoch < before)
-            ).rowcount
-
     def _row(self, connection: sa.Connection, number: int) -> sa.Row[Any]:
         table = tables.callbacks
         row = None
@@ -334,10 +326,10 @@ class _Target:
                     {"Content-Type": "application/json", "User-Agent": self._agent, **headers},
                 )
                 answer = connection.getresponse()
-                if 200 <= answer.status < 300:
-                    return None
-                text = answer.read(_ANSWER_BYTES)
-                return _LATE if late.is_set() else _refusal(answer.status, text)
+                problem = None
+                if not 200 <= answer.status < 300:
+                    problem = _refusal(answer.status, answer.read(_ANSWER_BYTES))
+                return _LATE if late.is_set() else problem  # a head that was cut off looks like a whole one
         except (OSError, http.client.HTTPException, ValueError) as error:
             return _LATE if late.is_set() or isinstance(error, TimeoutError) else _network_problem(error)
         finally:
