@@ -53,12 +53,14 @@ def docker(*arguments: str, check: bool = True, timeout: float = 120) -> subproc
 def wait_for(what: str, probe: Callable[[], T], *, seconds: float = 90) -> T:
     """Wait until ``probe`` answers something true and return it; fails, saying what was missing, after ``seconds``."""
     deadline = time.monotonic() + seconds
+    pause = 0.02
     while True:
         answer = probe()
         if answer:
             return answer
         assert time.monotonic() < deadline, f"not within {seconds} s: {what} (last seen: {answer!r})"
-        time.sleep(0.25)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.25)
 
 
 @dataclass

@@ -114,15 +114,14 @@ class Sampler:
     def __init__(self, search: Search) -> None:
         self.search = search
         self.found: set[Finding] = set()
-        self.rounds = 0
         self._known = {entry.path for folder in TEMPORARY for entry in _entries(folder)}
         self._processes: set[bytes] = set()
         self._files: dict[str, tuple[int, int]] = {}
         self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._repeat, args=(look,), daemon=True)
-            for look in (self._look_at_processes, self._look_at_files)
-        ]
+        looks = (self._look_at_processes, self._look_at_files)
+        self._rounds = dict.fromkeys(looks, 0)
+        self._round_ended = threading.Condition()
+        self._threads = [threading.Thread(target=self._repeat, args=(look,), daemon=True) for look in looks]
 
     def __enter__(self) -> Sampler:
         for thread in self._threads:
@@ -134,10 +133,28 @@ class Sampler:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def rounds(self) -> int:
+        """How often everything has been searched."""
+        return min(self._rounds.values())
+
+    def look_once(self) -> None:
+        """Returns when everything that is there now has been searched."""
+        with self._round_ended:
+            # The round that is under way may have passed it already.
+            goals = {look: count + 2 for look, count in self._rounds.items()}
+            done = self._round_ended.wait_for(
+                lambda: all(self._rounds[look] >= goal for look, goal in goals.items()), timeout=120
+            )
+        assert done, f"a search has ended or takes for ever: {self._rounds}, wanted {goals}"
+
     def _repeat(self, look: Callable[[], None]) -> None:
         while not self._ended.is_set():
             began = time.monotonic()
             look()
+            with self._round_ended:
+                self._rounds[look] += 1
+                self._round_ended.notify_all()
             self._ended.wait(max(0.001, began + SAMPLE_SECONDS - time.monotonic()))
 
     def _look_at_processes(self) -> None:
@@ -149,7 +166,6 @@ class Sampler:
                         if data not in self._processes:
                             self._processes.add(data)
                             self._note(place, f"{name} of process {pid}", data)
-        self.rounds += 1
 
     def _look_at_files(self) -> None:
         for folder in TEMPORARY:

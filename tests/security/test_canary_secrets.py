@@ -14,7 +14,6 @@ import string
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,10 +253,11 @@ class Run:
             with tempfile.NamedTemporaryFile("w", prefix=PREFIX, dir=target) as handle:
                 handle.write(planted(place))
                 handle.flush()
-                time.sleep(1)
-        idle = [sys.executable, "-c", "import time; time.sleep(1)"]
-        subprocess.run(idle, env={**os.environ, "PLANTED": planted("environments")}, check=True)
-        subprocess.run([*idle, planted("command lines")], check=True)
+                self.sampler.look_once()
+        idle = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        for words, variables in (((), {"PLANTED": planted("environments")}), ((planted("command lines"),), {})):
+            with subprocess.Popen([*idle, *words], env={**os.environ, **variables}, stdin=subprocess.PIPE):
+                self.sampler.look_once()
         self.plant_containers()
         self.look_at_output(self.say(planted("output of Ansible")))
 
