@@ -36,7 +36,6 @@ from .secrets_file import Signer
 from .text import shown
 
 CallbackState = Literal["pending", "delivered", "given_up"]
-CallbackType = Literal["event.applied", "event.failed", "bot.state_changed"]
 STATES: tuple[CallbackState, ...] = get_args(CallbackState)
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 7200.0
@@ -99,8 +98,11 @@ def pause_seconds(attempts: int, jitter: float) -> float:
     return min(FIRST_PAUSE_SECONDS * 3.0**steps, LONGEST_PAUSE_SECONDS) * (1 - jitter / 4)
 
 
-def enqueue(connection: sa.Connection, tenant: str, type: CallbackType, data: Mapping[str, Any], now: float) -> str:
-    """Writes a call-back inside the caller's writing transaction, and answers its id; ``now`` is in epoch seconds."""
+def enqueue(connection: sa.Connection, tenant: str, type: str, data: Mapping[str, Any], now: float) -> str:
+    """Writes a call-back inside the caller's writing transaction, and answers its id; ``now`` is in epoch seconds.
+
+    Its ``type`` is event.applied, event.failed or bot.state_changed; docs/portal.md has what their ``data`` hold.
+    """
     callback_id = f"cb_{secrets.token_hex(12)}"
     body = {"type": type, "timestamp": iso_time(now), "data": {"tenant": tenant, **data}}
     connection.execute(

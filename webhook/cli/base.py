@@ -59,6 +59,11 @@ _CODES: dict[str, Exit] = {
     "CredentialError": Exit.REFUSED,
     "UnknownTenantError": Exit.NOT_FOUND,
     "UnknownBotError": Exit.NOT_FOUND,
+    "UnknownEventError": Exit.NOT_FOUND,
+    "UnknownTokenError": Exit.NOT_FOUND,
+    "UnknownCallbackError": Exit.NOT_FOUND,
+    "EventStateError": Exit.REFUSED,
+    "CallbackStateError": Exit.REFUSED,
     "UnreachableError": Exit.UNREACHABLE,
     "LeaseError": Exit.BUSY,
     "RevisionConflictError": Exit.FAILED,
@@ -67,6 +72,7 @@ _CODES: dict[str, Exit] = {
     "CatalogueError": Exit.SETUP,
     "KeyRingError": Exit.SETUP,
     "RegistryError": Exit.SETUP,
+    "SecretsError": Exit.SETUP,
     "InstallationError": Exit.SETUP,
 }
 
