@@ -1,0 +1,10 @@
+# Copyright: (c) 2026, Hummingfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``python -m webhook`` is ``hummingfleet``."""
+
+from __future__ import annotations
+
+from .cli import main
+
+main()
