@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import sqlalchemy as sa
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import DocumentError
-from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault, HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import (
     Cause,
     Registry,
@@ -28,7 +28,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.registry import 
 )
 
 from . import work
-from .events import Event, EventError, parse_event
+from .events import Event, parse_event
 from .wake import Waker
 
 if TYPE_CHECKING:
@@ -364,10 +364,7 @@ class Journal:
                 connection, event.tenant, apply, cause, self._fleet, self._catalogue
             )
         except DocumentError as error:
-            raise EventError(
-                Fault(event.body_pointer(fault.pointer, made), fault.problem, fault.allowed, fault.rule)
-                for fault in error.faults
-            ) from None
+            raise event.refusal(error, made) from None
         return submission.record.revision, submission.changed
 
     def _without(self, connection: sa.Connection, tenant: sa.Row[Any], discarded: sa.Row[Any], actor: str) -> None:

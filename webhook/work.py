@@ -197,10 +197,21 @@ class WorkQueue:
 
     # --- what bots do ----------------------------------------------------------------------------------------------
 
-    def see(self, tenant: str, bots: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remembers what all of the tenant's bots do now; the portal is told of every state that is a new one."""
+    def see(self, tenant: str, bots: Mapping[str, Mapping[str, Any]], *, looked_at: float) -> None:
+        """Remembers what all of the tenant's bots do; the portal is told of every state that is a new one.
+
+        ``looked_at`` is when looking began (epoch seconds): if a run is in between, it has seen or will see more.
+        """
         with self._registry.transaction(write=True) as connection:
-            self._see(connection, tenant, bots, self._registry.now(connection))
+            now = self._registry.now(connection)
+            row = self._row(connection, tenant)
+            if row is not None and row.holder and row.claimed_until > now:
+                return
+            last = connection.execute(
+                sa.select(sa.func.max(tables.bots.c.seen_at)).where(tables.bots.c.tenant == tenant)
+            ).scalar()
+            if last is None or last < iso_time(looked_at):
+                self._see(connection, tenant, bots, now)
 
     # --- duties ----------------------------------------------------------------------------------------------------
 
@@ -244,18 +255,15 @@ class WorkQueue:
             )
 
     def prune(self, keep_seconds: float) -> int:
-        """Deletes what was finished longer ago: events, delivered call-backs, the signs of life of dead workers."""
+        """Deletes what was finished longer ago: events, call-backs, the signs of life of dead workers."""
         with self._registry.transaction(write=True) as connection:
             now = self._registry.now(connection)
             limit = iso_time(now - keep_seconds)
             events = connection.execute(
                 tables.events.delete().where(tables.events.c.finished_at < limit, tables.events.c.state != "accepted")
             )
-            sent = connection.execute(
-                tables.callbacks.delete().where(
-                    tables.callbacks.c.created_at < limit, tables.callbacks.c.state != "pending"
-                )
-            )
+            # Also those that nobody fetches, because the fleet has no portal.
+            sent = connection.execute(tables.callbacks.delete().where(tables.callbacks.c.created_at < limit))
             connection.execute(tables.duties.delete().where(tables.duties.c.expires_at < now - keep_seconds))
             return int(events.rowcount + sent.rowcount)
 

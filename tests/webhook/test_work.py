@@ -1,0 +1,358 @@
+"""The queue: who is worked on, by whom, and what a run's end means for events, retries and the portal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
+
+from tests import postgresql
+from tests.webhook.queue_place import Place
+from webhook.retries import decide
+from webhook.work import CLAIM_SECONDS, Ending
+
+REFUSED = Ending("credentials_refused", "detail for operators", "Please enter the credentials again.")
+UNREACHABLE = Ending("unreachable", "node edge_1 does not answer", "The machine does not answer; it is tried again.")
+# A process on another machine: nothing can be known about it.
+ELSEWHERE = "other-host:1:boot/1/1"
+
+
+@pytest.fixture(scope="module")
+def postgresql_database() -> Iterator[Callable[[], str]]:
+    with postgresql.server() as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.lab)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return Place(tmp_path, f"sqlite:///{tmp_path}/registry.db")
+    database: Callable[[], str] = request.getfixturevalue("postgresql_database")
+    return Place(tmp_path, database())
+
+
+def dead_holder() -> str:
+    """The holder of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    holder = process_holder(process.pid)
+    process.communicate()
+    return holder
+
+
+def names(place: Place) -> list[str]:
+    return [one.tenant for one in place.queue.waiting()]
+
+
+def test_an_applied_tenant_is_no_work(place: Place) -> None:
+    place.tenant()
+    assert names(place) == []
+    assert place.queue.claim(["acme"]) == ()
+
+
+def test_a_revision_made_by_hand_is_work_without_any_event(place: Place) -> None:
+    place.tenant()
+    place.by_hand("acme", lambda document: {**document, "state": "suspended"})
+    assert names(place) == ["acme"]
+    place.run()
+    assert names(place) == []
+
+
+def test_a_claimed_tenant_is_nobody_elses(place: Place) -> None:
+    place.send("tenant.created")
+    other = place.worker(ELSEWHERE)
+    place.claim()
+    assert other.waiting() == ()
+    assert other.claim(["acme"]) == ()
+    assert place.queue.claim(["acme"]) == ()
+
+
+def test_the_longest_waiting_comes_first(place: Place) -> None:
+    for name in ("bb", "aa", "cc"):
+        place.clock.seconds += 1
+        place.send("tenant.created", tenant=name)
+    place.clock.seconds += 1
+    place.send("tenant.suspended", tenant="bb")
+    assert names(place) == ["bb", "aa", "cc"]
+
+
+def test_the_claim_of_a_dead_worker_of_this_machine_is_free_at_once(place: Place) -> None:
+    place.send("tenant.created")
+    place.claim(queue=place.worker(dead_holder()))
+    assert names(place) == ["acme"]
+    place.run()
+    assert place.journal.get("msg_1").state == "applied"
+
+
+def test_the_claim_of_a_worker_elsewhere_runs_out(place: Place) -> None:
+    place.send("tenant.created")
+    gone = place.worker(ELSEWHERE)
+    claim = place.claim(queue=gone)
+    place.clock.seconds += CLAIM_SECONDS - 1
+    assert names(place) == []
+    gone.renew([claim])
+    place.clock.seconds += CLAIM_SECONDS - 1
+    assert names(place) == []
+    place.clock.seconds += 2
+    assert names(place) == ["acme"]
+
+
+def test_a_worker_that_lost_its_claim_records_nothing(place: Place) -> None:
+    place.send("tenant.created")
+    slow = place.worker(ELSEWHERE)
+    lost = place.claim(queue=slow)
+    place.clock.seconds += CLAIM_SECONDS + 1
+    present = place.claim()
+    assert not slow.finish(lost, REFUSED)
+    assert place.journal.get("msg_1").state == "accepted"
+    slow.renew([lost])
+    place.apply()
+    assert place.queue.finish(present, Ending())
+    assert place.journal.get("msg_1").state == "applied"
+
+
+def test_a_tenant_whose_lease_somebody_alive_has_waits_without_costing_an_attempt(place: Place) -> None:
+    place.send("tenant.created")
+    lease = place.registry.acquire_leases(["acme"], holder=process_holder(), ttl_seconds=60)["acme"]
+    assert lease is not None
+    assert names(place) == []
+    place.registry.release_leases({"acme": lease.fence})
+    assert names(place) == ["acme"]
+    place.registry.acquire_leases(["acme"], holder=dead_holder(), ttl_seconds=60)
+    assert names(place) == ["acme"]
+
+
+def test_events_that_wait_together_cost_one_run(place: Place) -> None:
+    place.tenant()
+    ids = [place.send("bot.restarted").event.id for _n in range(5)]
+    place.run()
+    assert {place.journal.get(one).state for one in ids} == {"applied"}
+    assert names(place) == []
+
+
+def test_events_that_come_during_a_run_cost_one_more(place: Place) -> None:
+    place.tenant()
+    early = place.send("bot.restarted").event.id
+    claim = place.claim()
+    late = [place.send("bot.updated", changes={"priority": n}).event.id for n in range(1, 6)]
+    place.apply()  # even if the run read the latest document
+    place.queue.finish(claim, Ending())
+    assert place.journal.get(early).state == "applied"
+    assert {place.journal.get(one).state for one in late} == {"accepted"}
+    place.run()
+    assert {place.journal.get(one).state for one in late} == {"applied"}
+    assert names(place) == []
+
+
+def test_the_portal_is_told_of_every_event_in_their_order(place: Place) -> None:
+    place.tenant()
+    ids = [place.send("bot.restarted").event.id for _n in range(3)]
+    place.run()
+    assert place.told() == [("event.applied", one) for one in ids]
+    place.send("bot.stopped", "msg_bad")
+    place.run(ending=REFUSED)
+    assert place.told()[-1] == ("event.failed", "msg_bad")
+    data = place.outbox.get(place.callbacks()[-1].number).plain()["body"]["data"]
+    assert (data["code"], data["reason"]) == ("credentials_refused", "Please enter the credentials again.")
+    assert "operators" not in str(data)
+
+
+def test_what_trying_again_cannot_mend_fails_at_once_and_marks_the_tenant(place: Place) -> None:
+    place.tenant()
+    place.send("exchange.rotated", "msg_bad")
+    place.run(ending=REFUSED)
+    event = place.journal.get("msg_bad")
+    assert (event.state, event.code, event.attempts) == ("failed", "credentials_refused", 1)
+    assert names(place) == []
+    place.clock.seconds += 100_000
+    assert names(place) == []
+    status = place.journal.tenant_status("acme")
+    assert (status.work, dict(status.failure or {})["message"]) == ("failed", "detail for operators")
+
+
+def test_a_newer_event_moves_a_failed_tenant_on(place: Place) -> None:
+    place.tenant()
+    place.send("exchange.rotated", "msg_bad")
+    place.run(ending=REFUSED)
+    place.send("bot.started", "msg_good")  # changes nothing in the document
+    assert names(place) == ["acme"]
+    place.run()
+    assert place.journal.get("msg_good").state == "applied"
+    assert place.journal.get("msg_bad").state == "failed"
+    assert place.journal.tenant_status("acme").work == "idle"
+
+
+def test_what_may_get_better_is_tried_again_later_and_later(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted", "msg_a")
+    pauses = []
+    for _attempt in range(4):
+        place.run(ending=UNREACHABLE)
+        assert place.journal.get("msg_a").state == "accepted"
+        status = place.journal.tenant_status("acme")
+        assert status.work == "retrying"
+        before = place.clock.seconds
+        while not names(place):
+            place.clock.seconds += 1
+        pauses.append(place.clock.seconds - before)
+    assert pauses == [5, 10, 20, 40]
+    assert place.journal.get("msg_a").attempts == 4
+    assert place.journal.get("msg_a").reason == UNREACHABLE.reason
+    place.run()
+    event = place.journal.get("msg_a")
+    assert (event.state, event.code, event.reason) == ("applied", None, None)
+    assert place.told() == [("event.applied", "msg_a")]
+
+
+def test_it_is_given_up_in_the_end(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted", "msg_a")
+    runs = 0
+    while place.journal.get("msg_a").state == "accepted":
+        place.clock.seconds += 400
+        place.run(ending=UNREACHABLE)
+        runs += 1
+    assert (runs, place.journal.get("msg_a").state) == (30, "failed")
+    assert place.told() == [("event.failed", "msg_a")]
+
+
+def test_an_event_during_the_wait_for_another_attempt_tries_at_once(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted")
+    place.run(ending=UNREACHABLE)
+    assert names(place) == []
+    place.send("bot.restarted")
+    assert names(place) == ["acme"]
+
+
+def test_an_event_during_a_run_that_fails_for_good_is_not_failed_with_it(place: Place) -> None:
+    place.tenant()
+    place.send("exchange.rotated", "msg_bad")
+    claim = place.claim()
+    place.send("bot.restarted", "msg_later")
+    place.queue.finish(claim, REFUSED)
+    assert (place.journal.get("msg_bad").state, place.journal.get("msg_later").state) == ("failed", "accepted")
+    assert names(place) == ["acme"]
+
+
+@pytest.mark.parametrize(("problem", "pause"), [("busy", 2.0), ("cancelled", 0.0)])
+def test_somebody_elses_work_is_no_attempt(place: Place, problem: str, pause: float) -> None:
+    place.tenant()
+    place.send("bot.restarted", "msg_a")
+    for _often in range(50):
+        place.run(ending=Ending(problem, "another run has it", ""))
+        place.clock.seconds += pause
+        assert names(place) == ["acme"]
+    assert place.journal.get("msg_a").attempts == 0
+    assert place.journal.tenant_status("acme").work == "waiting"
+
+
+def test_a_removed_tenants_events_are_applied_and_its_bots_are_gone(place: Place) -> None:
+    place.tenant()
+    place.queue.see("acme", {"b1": {"state": "running"}}, looked_at=0)
+    place.send("tenant.terminated", "msg_end")
+    claim = place.claim()
+    assert claim.terminated
+    place.apply()
+    place.registry.forget("acme")
+    assert place.queue.finish(claim, Ending())
+    assert place.journal.get("msg_end").state == "applied"
+    assert place.told() == [
+        ("bot.state_changed", ("b1", None, "running")),
+        ("event.applied", "msg_end"),
+        ("bot.state_changed", ("b1", "running", "removed")),
+    ]
+    assert names(place) == []
+
+
+def test_a_tenant_that_went_before_its_worker_could_say_so_is_finished(place: Place) -> None:
+    place.tenant()
+    place.send("tenant.terminated", "msg_end")
+    place.claim(queue=place.worker(dead_holder()))
+    place.apply()
+    place.registry.forget("acme")
+    (waiting,) = place.queue.waiting()
+    assert (waiting.tenant, waiting.node) == ("acme", None)
+    assert place.queue.finish(place.claim(), Ending())
+    assert place.journal.get("msg_end").state == "applied"
+    place.send("tenant.created", "msg_again")
+    place.run()
+    assert place.journal.get("msg_again").state == "applied"
+
+
+def test_the_portal_is_told_when_a_bots_state_is_a_new_one(place: Place) -> None:
+    place.tenant()
+    for state in ("starting", "running", "running", "halted"):
+        place.clock.seconds += 10
+        place.queue.see("acme", {"b1": {"state": state}}, looked_at=place.clock.seconds)
+    assert [told for _type, told in place.told()] == [
+        ("b1", None, "starting"), ("b1", "starting", "running"), ("b1", "running", "halted"),
+    ]  # fmt: skip
+
+
+def test_what_was_seen_before_or_during_a_run_does_not_replace_what_the_run_saw(place: Place) -> None:
+    place.tenant()
+    looked_at = place.clock.seconds
+    place.send("bot.stopped")
+    claim = place.claim()
+    place.queue.see("acme", {"b1": {"state": "running"}}, looked_at=place.clock.seconds)
+    place.apply()
+    place.clock.seconds += 5
+    place.queue.finish(claim, Ending(bots={"b1": {"state": "stopped"}}))
+    place.queue.see("acme", {"b1": {"state": "running"}}, looked_at=looked_at)
+    assert place.journal.tenant_status("acme").bots[0].state == "stopped"
+
+
+def test_a_duty_is_one_workers_until_it_ends_or_dies(place: Place) -> None:
+    other = place.worker(ELSEWHERE)
+    assert place.queue.take_duty("observe", 60)
+    assert not other.take_duty("observe", 60)
+    place.clock.seconds += 50
+    assert place.queue.take_duty("observe", 60)
+    place.clock.seconds += 50
+    assert not other.take_duty("observe", 60)
+    place.clock.seconds += 11
+    assert other.take_duty("observe", 60)
+    assert not place.queue.take_duty("observe", 60)
+    other.leave()
+    assert place.worker(dead_holder()).take_duty("observe", 60)
+    assert place.queue.take_duty("observe", 60)
+
+
+def test_a_worker_that_leaves_hands_its_claims_back(place: Place) -> None:
+    place.send("tenant.created")
+    other = place.worker(ELSEWHERE)
+    place.claim(queue=other)
+    assert names(place) == []
+    other.leave()
+    assert names(place) == ["acme"]
+
+
+def test_finished_events_are_forgotten_in_the_end_and_waiting_ones_never(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted", "msg_waiting")
+    place.clock.seconds += 1000
+    assert place.queue.prune(2000) == 0
+    assert place.queue.prune(500) > 0
+    assert [one.id for one in place.journal.list().items] == ["msg_waiting"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "attempts"),
+    [("credentials_refused", 1), ("document_refused", 1), ("engine_refused", 2), ("timeout", 3), ("internal", 4),
+     ("something new", 4), ("node_refused", 7), ("exchange_unanswered", 24), ("unreachable", 30)],
+)  # fmt: skip
+def test_how_often_is_tried_depends_on_whether_it_can_help(problem: str, attempts: int) -> None:
+    tried = 1
+    while decide(problem, tried).retry_in_seconds is not None:
+        tried += 1
+    assert tried == attempts
+
+
+def test_pauses_are_bounded_and_moved_apart() -> None:
+    assert decide("unreachable", 20).retry_in_seconds == 300
+    assert decide("unreachable", 1, jitter=1.0).retry_in_seconds == 6
+    assert decide("unreachable", 1, jitter=-1.0).retry_in_seconds == 4
