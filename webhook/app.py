@@ -90,8 +90,8 @@ def create_app(
     )
     app = Flask("hummingfleet", static_folder=None, template_folder=None)
     app.url_map.merge_slashes = False  # another path is another thing, not a redirect
-    # One more than the limit that the views explain; this one holds whatever a request says about its length.
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    # Whatever a request says about its length, no more than this is read; one more than allowed, so that it shows.
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     for route in ROUTES:
         app.add_url_rule(
             route.path.replace("{", "<").replace("}", ">"),
