@@ -4,14 +4,18 @@
 """The one place that starts ``ansible-playbook``, through ansible-runner.
 
 A run is given identifiers only: tenants, switches and paths. ansible-runner records extra variables and environment in
-its artifacts, so those live in a private folder that is removed with the run.
+its artifacts, so those live in a private folder that is removed with the run. The folder also says who started the run
+and which process leads it, so that a run whose starter was killed can be ended by another process (``end_orphans``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
@@ -21,14 +25,22 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 
 from . import ROOT
+from .process_tree import MARK, Process, end_run
 
-_MARK = "HUMMINGFLEET_RUN"
-_END_SECONDS = 5.0
+if TYPE_CHECKING:
+    from .forkserver import ForkServer
+
+CLIENT = Path(__file__).with_name("playbook_client.py")
+_WATCH_SECONDS = 0.1
+_ANNOUNCE_SECONDS = 0.02
+_LEADER_SECONDS = 5.0
+_PATIENCE_SECONDS = 3.0
+_UNFINISHED_SECONDS = 600
 _MESSAGE_MAX = 1500
 _OUTPUT_LINES = 60
 # What stands before the reason when our inventory plugin refuses; Ansible's other plugins then complain, too.
@@ -43,6 +55,19 @@ class RunError(HummingfleetError):
 
 class RunCancelledError(RunError):
     """A playbook was interrupted by whoever started it."""
+
+
+class RunTimeoutError(RunError):
+    """A playbook took longer than it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunProcess:
+    """A run that has started: its id, its playbook, and its leading process as a holder (see the registry)."""
+
+    run: str
+    playbook: str
+    holder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +140,11 @@ def run_playbook(
     keep: Collection[str] = (),
     on_task: Listener | None = None,
     on_output: Listener | None = None,
+    timeout_seconds: float | None = None,
+    cancel: threading.Event | None = None,
+    run_dir: Path | None = None,
+    server: ForkServer | None = None,
+    on_start: Callable[[RunProcess], None] | None = None,
 ) -> RunResult:
     """Runs ``playbooks/<playbook>.yml`` and waits for it; raises RunError if it cannot start or is interrupted.
 
@@ -122,51 +152,45 @@ def run_playbook(
     ``limit`` the run is limited to them, too. ``variables`` must hold identifiers and switches, never a secret. The
     results of the modules named in ``keep`` are in the answer. ``on_task`` is told what is done now, ``on_output``
     every line that Ansible would print.
+
+    After ``timeout_seconds`` RunTimeoutError is raised, and RunCancelledError soon after ``cancel`` is set (in the main
+    thread also after Ctrl+C and SIGTERM); either way no process of the run is left then. The run's folder is made below
+    ``run_dir`` (default: a temporary folder, which ``end_orphans`` will not find). ``server`` may start the playbook
+    faster. ``on_start`` is called from another thread once the leading process is known. Several threads may run
+    playbooks at the same time.
     """
     path = ROOT / "playbooks" / f"{playbook}.yml"
     if not path.is_file():
         raise RunError(f"there is no playbook {path.name} in {path.parent}")
     collector = _Collector(frozenset(keep), on_task, on_output)
-    token = secrets.token_hex(8)
-    extra_environment = {
-        **(environment or {}),
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "HUMMINGFLEET_FLEET": str(fleet_path),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        _MARK: token,
-        # Colours would end up in messages, which are shown elsewhere.
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_FORCE_COLOR": "0",
-    }
-    if only is not None:
-        extra_environment["HUMMINGFLEET_ONLY"] = ",".join(sorted(only))
-        limit = limit or ",".join(f"tenant-{tenant}" for tenant in sorted(only))
-    switches = [switch for switch, wanted in (("--check", check), ("--diff", diff)) if wanted]
     started = time.monotonic()
-    folder = tempfile.mkdtemp(prefix="hummingfleet-run-")
-    try:
-        with _interruptible(token) as interrupted:
+    with _run_folder(run_dir, playbook) as folder:
+        variables_of_run = {
+            **(environment or {}),
+            **_base_environment(),
+            "HUMMINGFLEET_FLEET": str(fleet_path),
+            **_stand_in(folder, server),
+        }
+        if only is not None:
+            variables_of_run["HUMMINGFLEET_ONLY"] = ",".join(sorted(only))
+            limit = limit or ",".join(f"tenant-{tenant}" for tenant in sorted(only))
+        switches = [switch for switch, wanted in (("--check", check), ("--diff", diff)) if wanted]
+        with _Watch(folder, playbook, timeout_seconds, cancel, on_start) as watch:
             runner = _start(
-                private_data_dir=folder,
+                private_data_dir=str(folder),
                 project_dir=str(ROOT),
                 playbook=str(path),
                 inventory=str(fleet_path),
                 limit=limit,
                 extravars=dict(variables or {}),
-                envvars=extra_environment,
+                envvars=variables_of_run,
                 cmdline=" ".join(switches) or None,
                 quiet=True,
                 suppress_env_files=True,
                 event_handler=collector.handle,
-                cancel_callback=interrupted.is_set,
+                cancel_callback=watch.ended.is_set,
             )
-            if interrupted.is_set():
-                raise RunCancelledError(
-                    f"the playbook {playbook} was interrupted; what it had begun may be half done, "
-                    "run it again to finish"
-                )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            watch.finish(runner.rc)
     return RunResult(
         playbook=playbook,
         rc=int(runner.rc if runner.rc is not None else 1),
@@ -176,6 +200,233 @@ def run_playbook(
         results=tuple(collector.results),
         output=tuple(collector.output),
     )
+
+
+def runner_environment() -> dict[str, str]:
+    """The environment that ansible-runner gives a run, but for what belongs to that one run."""
+    from ansible_runner.config.runner import RunnerConfig  # type: ignore[import-untyped]
+
+    with tempfile.TemporaryDirectory(prefix="hummingfleet-run-") as folder:
+        config = RunnerConfig(
+            private_data_dir=folder,
+            project_dir=str(ROOT),
+            playbook="none.yml",
+            inventory="none",
+            envvars=_base_environment(),
+            quiet=True,
+            suppress_env_files=True,
+        )
+        config.prepare()
+        return {name: str(value) for name, value in config.env.items()}
+
+
+def end_orphans(run_dir: Path) -> list[str]:
+    """Ends the runs below ``run_dir`` whose starter was killed, with all their processes; gives their ids.
+
+    Runs of living starters are left alone, also of other workers; several processes may call this at once.
+    """
+    from ansible_collections.hummingfleet.core.plugins.module_utils.registry import holder_is_dead
+
+    ended = []
+    for folder in sorted((run_dir / _RUNS).glob("*")):
+        with contextlib.suppress(FileNotFoundError), _locked(folder):
+            try:
+                owner = str(json.loads((folder / _RECORD).read_text(encoding="utf-8"))["owner"])
+            except (OSError, ValueError, KeyError, TypeError):
+                # About to begin, or its starter was killed at just that moment and started nothing.
+                if time.time() - folder.stat().st_mtime > _UNFINISHED_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
+            here = not _is_of_earlier_boot(owner)
+            if here and not holder_is_dead(owner):
+                continue
+            if here:
+                end_run(_leader(folder), folder.name, patience_seconds=_PATIENCE_SECONDS)
+            shutil.rmtree(folder, ignore_errors=True)
+            ended.append(folder.name)
+    return ended
+
+
+_RUNS = "runs"
+_RECORD = "run.json"
+_LEADER = "leader"
+
+
+def _base_environment() -> dict[str, str]:
+    """What every run gets, whatever it does; a fork server gets the same."""
+    return {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        # ansible-runner would switch it off.
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        # Colours would end up in messages, which are shown elsewhere.
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+def _stand_in(folder: Path, server: ForkServer | None) -> dict[str, str]:
+    """Puts our client where ansible-runner looks for ``ansible-playbook``; the variables that it needs."""
+    from . import playbook_client, playbook_server
+
+    stand_in = folder / "bin" / "ansible-playbook"
+    stand_in.parent.mkdir()
+    command = shlex.join([sys.executable, "-IS", str(CLIENT)])
+    stand_in.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    stand_in.chmod(0o700)
+    address = server.address() if server is not None else None
+    return {
+        MARK: folder.name,
+        "PATH": os.pathsep.join([str(stand_in.parent), _base_environment()["PATH"]]),
+        playbook_client.PLAIN: str(playbook_server.PLAIN),
+        playbook_client.LEADER: str(folder / _LEADER),
+        **({playbook_client.SERVER: str(address)} if address else {}),
+    }
+
+
+@contextlib.contextmanager
+def _run_folder(run_dir: Path | None, playbook: str) -> Iterator[Path]:
+    """A new run's folder, for its time; its name is the run's id, and it says who started the run."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
+
+    from .forkserver import private_dir
+
+    temporary = None
+    if run_dir is None:
+        temporary = Path(tempfile.mkdtemp(prefix="hummingfleet-run-"))
+    runs = private_dir((temporary or run_dir or Path()) / _RUNS)
+    folder = runs / secrets.token_hex(8)
+    try:
+        folder.mkdir(mode=0o700)
+        record = {"owner": process_holder(), "playbook": playbook}
+        (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+        yield folder
+    finally:
+        shutil.rmtree(temporary or folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Has the folder to ourselves; raises FileNotFoundError if somebody removed it before."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        folder.stat()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _leader(folder: Path) -> Process | None:
+    """The run's leading process, once that has said so."""
+    try:
+        pid, started = (folder / _LEADER).read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return Process(int(pid), started)
+
+
+def _is_of_earlier_boot(holder: str) -> bool:
+    """Whether it ran on this machine before its last start, so that nothing it started is left."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
+
+    host, _pid, rest = holder.split(":", 2)
+    here, _pid, ours = process_holder().split(":", 2)
+    return host == here and rest.partition("/")[0] != ours.partition("/")[0]
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+class _Watch:
+    """Looks after a run from a thread of its own: tells that it started, and ends it when it has to."""
+
+    def __init__(
+        self,
+        folder: Path,
+        playbook: str,
+        timeout_seconds: float | None,
+        cancel: threading.Event | None,
+        on_start: Callable[[RunProcess], None] | None,
+    ) -> None:
+        self.folder = folder
+        self.playbook = playbook
+        self.timeout_seconds = timeout_seconds
+        self.cancel = cancel
+        self.on_start = on_start
+        self.interrupted = threading.Event()
+        self.finished = threading.Event()
+        self.ended = threading.Event()
+        self.problem: RunError | None = None
+        self.left: tuple[int, ...] = ()
+        self.thread = threading.Thread(target=self._watch, name=f"watch {folder.name}", daemon=True)
+        self.handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> _Watch:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, lambda _number, _frame: self.interrupted.set())
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+        self.finished.set()
+        self.thread.join()
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        if kind is not None and not self.ended.is_set():
+            self._end()  # ansible-runner gave up on it, not we
+        if self.problem is not None:
+            if self.left:
+                pids = ", ".join(map(str, self.left))
+                raise type(self.problem)(f"{self.problem}; processes {pids} could not be ended") from None
+            raise self.problem
+
+    def finish(self, rc: int | None) -> None:
+        """The playbook has ended with this code; None if a signal ended it, which may have left something behind."""
+        if rc is None and not self.ended.is_set():
+            self._end()
+
+    def _watch(self) -> None:
+        deadline = _now() + self.timeout_seconds if self.timeout_seconds is not None else float("inf")
+        announced = self.on_start is None
+        while not self.finished.wait(_WATCH_SECONDS if announced else _ANNOUNCE_SECONDS):
+            if not announced:
+                announced = self._announce()
+            if self.interrupted.is_set() or (self.cancel is not None and self.cancel.is_set()):
+                self.problem = RunCancelledError(
+                    f"the playbook {self.playbook} was interrupted; what it had begun may be half done, "
+                    "run it again to finish"
+                )
+            elif _now() >= deadline:
+                self.problem = RunTimeoutError(
+                    f"the playbook {self.playbook} did not finish within {self.timeout_seconds:g} s and was ended; "
+                    "what it had begun may be half done, run it again to finish"
+                )
+            if self.problem is not None:
+                self._end()
+                return
+        if not announced:
+            self._announce()
+
+    def _announce(self) -> bool:
+        leader = _leader(self.folder)
+        if leader is None or self.on_start is None:
+            return False
+        from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
+
+        self.on_start(RunProcess(self.folder.name, self.playbook, process_holder(leader.pid)))
+        return True
+
+    def _end(self) -> None:
+        """Ends the run's processes; one that is just being started is waited for, since it cannot be found yet."""
+        deadline = time.monotonic() + _LEADER_SECONDS
+        while (leader := _leader(self.folder)) is None and time.monotonic() < deadline:
+            if self.finished.wait(_ANNOUNCE_SECONDS):
+                break
+        self.left = end_run(leader, self.folder.name, patience_seconds=_PATIENCE_SECONDS)
+        self.ended.set()
 
 
 def _start(**arguments: Any) -> Any:
@@ -246,50 +497,3 @@ def _message(answer: Mapping[str, Any], task: str) -> str:
             break
     text = "\n".join(dict.fromkeys(part for part in parts if part))
     return text[:_MESSAGE_MAX] or f"the task {task!r} failed without a message"
-
-
-@contextlib.contextmanager
-def _interruptible(token: str) -> Iterator[threading.Event]:
-    """An event that Ctrl+C and SIGTERM set; afterwards no process of the run is left."""
-    interrupted = threading.Event()
-    main = threading.current_thread() is threading.main_thread()
-    before = {}
-    if main:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda _number, _frame: interrupted.set())
-    try:
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if interrupted.is_set():
-            # Ansible's workers and modules have sessions of their own and outlive a killed ansible-playbook.
-            _end_marked(token)
-
-
-def _end_marked(token: str) -> None:
-    deadline = time.monotonic() + _END_SECONDS
-    pids = _marked(token)
-    _signal(pids, signal.SIGTERM)
-    while pids and time.monotonic() < deadline:
-        time.sleep(0.1)
-        pids = _marked(token)
-    _signal(pids, signal.SIGKILL)
-
-
-def _signal(pids: Collection[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            os.kill(pid, number)
-
-
-def _marked(token: str) -> list[int]:
-    """This run's processes: those that were started with its mark in their environment."""
-    mark = f"{_MARK}={token}".encode()
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if mark in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-    return found

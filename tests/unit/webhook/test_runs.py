@@ -1,11 +1,7 @@
-"""What is kept of a run's events, and that an interrupted run leaves no process."""
+"""What is kept of a run's events."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,29 +69,3 @@ def test_the_problem_of_a_run_without_events_is_what_our_inventory_said() -> Non
 def test_an_unknown_playbook_is_refused(tmp_path: Path) -> None:
     with pytest.raises(runs.RunError, match=r"no playbook nothing\.yml"):
         runs.run_playbook("nothing", fleet_path=tmp_path / "f.tenants.yml")
-
-
-def test_processes_of_an_interrupted_run_are_ended_and_others_live_on() -> None:
-    sleeper = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
-    # A session of its own, as Ansible's workers have.
-    ours = subprocess.Popen(
-        sleeper, env={**os.environ, "HUMMINGFLEET_RUN": "tok1"}, start_new_session=True, stdout=subprocess.PIPE
-    )
-    other = subprocess.Popen(
-        sleeper, env={**os.environ, "HUMMINGFLEET_RUN": "tok2"}, start_new_session=True, stdout=subprocess.PIPE
-    )
-    try:
-        for process in (ours, other):
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"up\n"
-        with runs._interruptible("tok1") as interrupted:
-            signal.raise_signal(signal.SIGINT)
-            assert interrupted.is_set()
-        assert ours.wait(timeout=30) == -signal.SIGTERM
-        assert other.poll() is None
-    finally:
-        for process in (ours, other):
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
