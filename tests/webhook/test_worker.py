@@ -1,0 +1,380 @@
+"""The worker's loop with a stand-in for the playbook: what runs when, what is recorded, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import (
+    RegistryUnavailableError,
+    process_holder,
+)
+
+from tests import factories
+from webhook import operations
+from webhook.callbacks import Outbox
+from webhook.events import EVENT_TYPES, parse_event
+from webhook.installation import Installation
+from webhook.journal import EventRecord, Journal
+from webhook.runs import RunCancelledError, RunResult, TaskFailure, TaskResult
+from webhook.wake import Waker
+from webhook.work import Waiting
+from webhook.worker import Worker, plan
+
+WAIT_SECONDS = 30.0
+
+
+class Playbook:
+    """Does with the registry what a playbook does. ``hold`` keeps runs going; ``problems`` has them fail, by tenant."""
+
+    def __init__(self, here: Installation) -> None:
+        self.here = here
+        self.runs: list[tuple[str, tuple[str, ...] | None]] = []
+        self.options: dict[str, Any] = {}
+        self.begun = threading.Semaphore(0)
+        self.hold: threading.Event | None = None
+        self.problems: dict[str, str] = {}
+        self.error: Exception | None = None
+        self.bots: dict[str, Mapping[str, Any]] = {}
+        self.records = True
+
+    def __call__(self, playbook: str, *, only: Any = None, cancel: threading.Event, **options: Any) -> RunResult:
+        if playbook == "show_tenants":
+            return self.look(only)
+        names = tuple(only)
+        self.runs.append((playbook, names))
+        self.options = options
+        self.begun.release()
+        while self.hold is not None and not self.hold.wait(0.01):
+            if cancel.is_set():
+                raise RunCancelledError("the playbook was interrupted")
+        if self.error is not None:
+            raise self.error
+        for name in names:
+            if name not in self.problems and self.records:
+                self.apply(name, playbook)
+        failures = tuple(TaskFailure(f"tenant-{name}", "Judge", f"{name} failed") for name in self.problems)
+        answers = tuple(
+            TaskResult(
+                f"tenant-{name}",
+                operations.OUTCOME,
+                "Judge",
+                {"changed": True, "changes": [], "bots": {}}
+                | ({"failed": True, "problem": self.problems[name], "msg": "no"} if name in self.problems else {}),
+            )
+            for name in names
+        )
+        return RunResult(playbook, 2 if failures else 0, 0.1, failures=failures, results=answers)
+
+    def apply(self, name: str, playbook: str) -> None:
+        registry = self.here.registry
+        record = registry.get(name)
+        lease = registry.acquire_leases([name], holder=process_holder(), ttl_seconds=60)[name]
+        assert lease is not None
+        outcome = {"bots": {bot["id"]: {"state": bot["state"]} for bot in record.document["bots"]}}
+        registry.record_outcome(name, revision=record.revision, fence=lease.fence, applied=True, outcome=outcome)
+        if playbook == "remove_tenant":
+            registry.forget(name, fence=lease.fence)
+        else:
+            registry.release_leases({name: lease.fence})
+
+    def look(self, only: Any) -> RunResult:
+        wanted = {row.tenant for row in self.here.registry.list(only=only)}
+        answer = {"tenants": {name: {"reasons": [], "bots": self.bots.get(name, {})} for name in wanted}}
+        return RunResult("show_tenants", 0, 0.1, results=(TaskResult("tenant-x", operations.STACKS, "Survey", answer),))
+
+
+class House:
+    """An installation with its journal, and a worker in a thread."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        fleet = {
+            "plugin": "hummingfleet.core.tenants",
+            "registry": str(folder / "registry.db"),
+            "nodes": {"local": {"ansible_connection": "local", "memory_mib": 1_000_000}},
+            "webhook": {"grace_seconds": 0, "observe_seconds": 1, **settings},
+        }
+        path = folder / "fleet.tenants.yml"
+        path.write_text(yaml.safe_dump(fleet))
+        (folder / "catalogue").symlink_to(factories.ROOT / "catalogue")
+        self.here = Installation(path)
+        self.journal = Journal(self.here.registry, self.here.fleet, self.here.catalogue)
+        self.playbook = Playbook(self.here)
+        self.worker = Worker(self.here, run=self.playbook)
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.worker.run_forever, args=(self.stop,))
+        self._count = 0
+
+    def send(self, type: str, tenant: str = "acme", **data: Any) -> str:
+        example = EVENT_TYPES[type].example()
+        body = {**example, "data": {**example["data"], "tenant": tenant, **data}}
+        self._count += 1
+        event_id = f"msg_{self._count}"
+        event = parse_event(body, self.here.catalogue)
+        self.journal.accept(event, event_id=event_id, body=json.dumps(body).encode(), source="in_test")
+        return event_id
+
+    def event(self, event_id: str) -> EventRecord:
+        return self.journal.get(event_id)
+
+    def ends(self, event_id: str) -> EventRecord:
+        """The event, once it is not waiting any more."""
+        await_true(lambda: self.event(event_id).state != "accepted")
+        return self.event(event_id)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        self.thread.start()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        self.stop.set()
+        Waker(self.here.fleet.run_dir).wake()
+        self.thread.join(WAIT_SECONDS)
+        assert not self.thread.is_alive()
+
+
+def await_true(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def test_an_event_is_worked_off(house: House) -> None:
+    with house.working():
+        assert house.ends(house.send("tenant.created")).state == "applied"
+    assert house.playbook.runs == [("converge_tenant", ("acme",))]
+    assert house.playbook.options["fleet_path"] == house.here.fleet.path
+    assert house.playbook.options["timeout_seconds"] == 900.0
+
+
+def test_what_came_while_no_worker_ran_is_worked_off_later(house: House) -> None:
+    events = [house.send("tenant.created"), house.send("exchange.connected"), house.send("bot.created")]
+    with house.working():
+        assert {house.ends(event).state for event in events} == {"applied"}
+    assert len(house.playbook.runs) == 1
+
+
+def test_five_updates_during_a_run_cost_one_more_run(house: House) -> None:
+    for type in ("tenant.created", "exchange.connected", "bot.created"):
+        house.send(type)
+    with house.working():
+        house.ends("msg_3")
+        house.playbook.hold = threading.Event()
+        house.send("bot.started")
+        assert house.playbook.begun.acquire(timeout=WAIT_SECONDS)
+        assert house.playbook.begun.acquire(timeout=WAIT_SECONDS)
+        events = [house.send("bot.updated", changes={"priority": n}) for n in range(1, 6)]
+        house.playbook.hold.set()
+        assert {house.ends(event).state for event in events} == {"applied"}
+    assert len(house.playbook.runs) == 3
+
+
+def test_a_tenant_that_leaves_is_removed_and_forgotten(house: House) -> None:
+    with house.working():
+        house.ends(house.send("tenant.created"))
+        assert house.ends(house.send("tenant.terminated")).state == "applied"
+        assert house.here.registry.list() == ()
+        assert house.ends(house.send("tenant.created")).state == "applied"
+    assert [playbook for playbook, _names in house.playbook.runs] == [
+        "converge_tenant", "remove_tenant", "converge_tenant",
+    ]  # fmt: skip
+
+
+def test_one_tenants_failure_is_its_own(house: House) -> None:
+    house.playbook.problems = {"bad": "credentials_refused"}
+    events = {name: house.send("tenant.created", name) for name in ("good", "bad", "fine")}
+    with house.working():
+        assert {name: house.ends(event).state for name, event in events.items()} == {
+            "good": "applied", "bad": "failed", "fine": "applied",
+        }  # fmt: skip
+    failed = house.event(events["bad"])
+    assert failed.code == "credentials_refused"
+    assert failed.reason
+    assert house.worker.status()["runs_failed"] == 1
+
+
+def test_a_failed_event_that_is_retried_runs_again(house: House) -> None:
+    house.playbook.problems = {"acme": "document_refused"}
+    event = house.send("tenant.created")
+    with house.working():
+        assert house.ends(event).state == "failed"
+        house.playbook.problems = {}
+        house.journal.retry(event, actor="me")
+        assert house.ends(event).state == "applied"
+    assert len(house.playbook.runs) == 2
+
+
+def test_a_run_that_says_it_succeeded_and_recorded_nothing_is_not_believed(house: House) -> None:
+    house.playbook.records = False
+    event = house.send("tenant.created")
+    with house.working():
+        await_true(lambda: house.event(event).attempts == 1)
+    assert (house.event(event).state, house.event(event).code) == ("accepted", "internal")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret of acme"), OSError(28, "no space"), ValueError()])
+def test_an_unexpected_error_in_a_run_is_one_attempt_and_shows_nothing(house: House, error: Exception) -> None:
+    house.playbook.error = error
+    event = house.send("tenant.created")
+    with house.working():
+        await_true(lambda: house.event(event).attempts == 1)
+    stored = house.journal.tenant_status("acme").plain()
+    assert house.event(event).code == "internal"
+    assert "secret" not in json.dumps(stored)
+
+
+def test_stopping_lets_runs_finish_within_the_grace(tmp_path: Path) -> None:
+    house = House(tmp_path, grace_seconds=60)
+    house.playbook.hold = threading.Event()
+    event = house.send("tenant.created")
+    with house.working():
+        assert house.playbook.begun.acquire(timeout=WAIT_SECONDS)
+        house.stop.set()
+        later = house.send("tenant.created", "blue")
+        house.playbook.hold.set()
+        house.thread.join(WAIT_SECONDS)
+    assert house.event(event).state == "applied"
+    assert house.event(later).state == "accepted"
+    assert len(house.playbook.runs) == 1
+
+
+def test_after_the_grace_runs_are_cancelled_and_handed_back(house: House) -> None:
+    house.playbook.hold = threading.Event()
+    event = house.send("tenant.created")
+    with house.working():
+        assert house.playbook.begun.acquire(timeout=WAIT_SECONDS)
+    assert (house.event(event).state, house.event(event).attempts) == ("accepted", 0)
+    status = house.journal.tenant_status("acme")
+    assert status.work == "waiting"
+    assert house.journal.stats().workers == 0
+    successor = Worker(house.here, run=Playbook(house.here))
+    house.stop = threading.Event()
+    house.thread = threading.Thread(target=successor.run_forever, args=(house.stop,))
+    with house.working():
+        assert house.ends(event).state == "applied"
+
+
+def test_aborting_does_not_wait_for_the_grace(tmp_path: Path) -> None:
+    house = House(tmp_path, grace_seconds=3600)
+    house.playbook.hold = threading.Event()
+    event = house.send("tenant.created")
+    with house.working():
+        assert house.playbook.begun.acquire(timeout=WAIT_SECONDS)
+        house.stop.set()
+        house.worker.abort()
+    assert house.event(event).state == "accepted"
+
+
+def test_a_database_that_fails_for_a_while_stops_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = house.worker._queue
+    waiting, failures = queue.waiting, iter([RegistryUnavailableError("gone"), RuntimeError("a mistake of ours")])
+
+    def failing() -> tuple[Waiting, ...]:
+        for error in failures:
+            raise error
+        return waiting()
+
+    monkeypatch.setattr(queue, "waiting", failing)
+    with house.working():
+        assert house.ends(house.send("tenant.created")).state == "applied"
+        await_true(lambda: house.worker.status()["ready"])
+
+
+def test_an_outcome_that_cannot_be_recorded_at_once_is_recorded_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = house.worker._queue
+    finish, failures = queue.finish, iter([RegistryUnavailableError("gone"), RegistryUnavailableError("gone")])
+
+    def failing(*arguments: Any) -> bool:
+        for error in failures:
+            raise error
+        return finish(*arguments)
+
+    monkeypatch.setattr(queue, "finish", failing)
+    with house.working():
+        assert house.ends(house.send("tenant.created")).state == "applied"
+    assert len(house.playbook.runs) == 1
+
+
+def test_what_bots_do_is_seen_and_told(house: House) -> None:
+    for type in ("tenant.created", "exchange.connected", "bot.created", "bot.started"):
+        house.send(type)
+    with house.working():
+        house.ends("msg_4")
+        assert house.journal.tenant_status("acme").bots[0].state == "running"
+        house.playbook.bots = {"acme": {"b1": {"state": "halted", "open_orders": 3}}}
+        await_true(lambda: house.journal.tenant_status("acme").bots[0].state == "halted")
+    assert house.journal.tenant_status("acme").bots[0].facts == {"open_orders": 3}
+    told = [json.loads(one.body)["data"] for one in Outbox(house.here.registry).list() if one.type[:3] == "bot"]
+    assert [(data["from"], data["to"]) for data in told] == [("running", "halted"), (None, "running")]
+
+
+def test_a_living_worker_is_counted(house: House) -> None:
+    with house.working():
+        await_true(lambda: house.journal.stats().workers == 1)
+        await_true(lambda: house.worker.status()["ready"])
+    assert house.journal.stats().workers == 0
+    assert not house.worker.status()["ready"]
+
+
+# --- what runs together ----------------------------------------------------------------------------------------------
+
+
+def waiting(name: str, *, node: str | None = "n1", attempt: int = 0, terminated: bool = False) -> Waiting:
+    waiting.count = getattr(waiting, "count", 0) + 1  # type: ignore[attr-defined]
+    return Waiting(name, node, attempt, terminated, float(waiting.count))  # type: ignore[attr-defined]
+
+
+def groups(found: list[Waiting], free: int, batch: int = 8) -> list[list[str]]:
+    return [[one.tenant for one in group] for group in plan(found, free, batch)]
+
+
+def test_one_tenant_is_one_run() -> None:
+    assert groups([waiting("a")], 4) == [["a"]]
+
+
+def test_nothing_runs_without_a_free_run() -> None:
+    assert groups([waiting("a")], 0) == []
+
+
+def test_a_few_tenants_have_a_run_each() -> None:
+    assert groups([waiting("a"), waiting("b"), waiting("c")], 4) == [["a"], ["b"], ["c"]]
+
+
+def test_many_tenants_share_runs_with_those_of_their_node() -> None:
+    found = [waiting(f"{n}{node}", node=f"node{node}") for n in range(4) for node in (1, 2)]
+    assert groups(found, 2) == [["01", "11", "21", "31"], ["02", "12", "22", "32"]]
+
+
+def test_a_run_has_no_more_tenants_than_the_batch_and_the_oldest_go_first() -> None:
+    found = [waiting(f"t{n:02}") for n in range(20)]
+    assert groups(found, 2, batch=3) == [["t00", "t01", "t02"], ["t03", "t04", "t05"]]
+
+
+def test_who_failed_before_runs_alone_and_leaves_a_run_for_the_others() -> None:
+    failed = [waiting(f"f{n}", attempt=1) for n in range(5)]
+    assert groups([*failed, waiting("a"), waiting("b")], 3) == [["f0"], ["f1"], ["a", "b"]]
+    assert groups([*failed, waiting("a")], 1) == [["f0"]]
+    assert groups([waiting("a"), waiting("f", attempt=1)], 1) == [["a"]]
+
+
+def test_who_leaves_runs_alone() -> None:
+    assert groups([waiting("a", terminated=True), waiting("b"), waiting("c", node=None)], 4) == [["a"], ["c"], ["b"]]
