@@ -447,7 +447,7 @@ class Journal:
             .values(state="accepted", request=request, finished_at=None, code=None, reason=None)
         )
 
-    def _statuses(self, connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int) -> list[TenantStatus]:
+    def _statuses(self, connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int) -> tuple[TenantStatus, ...]:
         rows = connection.execute(_with_work().where(condition).order_by(tables.tenants.c.tenant).limit(limit)).all()
         seen: dict[tuple[str, str], sa.Row[Any]] = {
             (row.tenant, row.bot): row
@@ -456,7 +456,7 @@ class Journal:
             )
         }
         now = self._registry.now(connection)
-        return [_status(row, seen, now) for row in rows]
+        return tuple(_status(row, seen, now) for row in rows)
 
 
 def _with_work() -> sa.Select[Any]:
