@@ -286,7 +286,8 @@ def test_a_loss_limit_halts_until_someone_resumes(sandbox: Sandbox, make_bot: Ma
     bot.start()
     wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
     sandbox.set_price(33000)
-    wait_for("lots are held", lambda: len(sandbox.resting(bot.account, "SELL")) == 4)
+    # Four levels have bought, and each sells one step higher.
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS[:6], [(price + 500, amount) for price, amount in GUIDE_LEVELS[6:]])
     sandbox.set_price(30100)
     bot.wait_for_phase("halted")
     wait_for("no order is open", lambda: sandbox.orders(bot.account) == [])
