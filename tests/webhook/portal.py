@@ -1,4 +1,4 @@
-"""A portal that gets call-backs: a real HTTP server on loopback whose answers a test decides."""
+"""Real HTTP on loopback: a portal that answers call-backs as a test says, and the service that takes events."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from flask import Flask
+from waitress.server import create_server
 
 Answer = Callable[["Request", http.server.BaseHTTPRequestHandler], None]
 
@@ -99,3 +102,17 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Portal]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextlib.contextmanager
+def serving(app: Flask) -> Iterator[str]:
+    """Serves the application as in production while the block runs; where it takes events."""
+    server = create_server(app, host="127.0.0.1", port=0, threads=2)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}/v1/events"
+    finally:
+        server.trigger.pull_trigger(server.close)
+        thread.join()
+        server.task_dispatcher.shutdown()
