@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.hummingfleet.core.plugins.module_utils import scope
+from ansible_collections.hummingfleet.core.plugins.module_utils import control, scope
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import load_fleet
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
 
 
@@ -31,32 +31,38 @@ class ActionModule(ActionBase):
         batch = variables["hostvars"][lead].get("__tenant_stack_result") or {}
         one = (batch.get("tenants") or {}).get(tenant)
         if one is None:
-            raise AnsibleActionFail(
-                f"tenant {tenant} has no result: the batch on its node did not run "
-                f"({batch.get('msg', 'no reason given')})"
-            )
-        failed = bool(one.get("failed"))
+            words = f"the batch on its node did not run ({batch.get('msg') or 'its preparation failed'})"
+            one = {**control.failed(words, Problem.read(batch.get("problem"))), "lead": lead}
         if not self._task.check_mode and one.get("fence") is not None:
-            try:
-                self._record(variables, tenant, one, failed)
-            except HummingfleetError as error:
-                failed = True
-                one = {**one, "message": str(error)}
+            one = self._record(variables, tenant, one)
         result.update(changed=bool(one["changed"]), changes=one["changes"], reasons=one.get("reasons", []))
         if self._task.diff:
             result["diff"] = one["diff"]
         if one.get("bots"):
             result["bots"] = {name: facts["state"] for name, facts in one["bots"].items()}
-        if failed:
-            result.update(failed=True, msg=f"tenant {tenant}: {one.get('message', 'failed')}")
+        if one.get("failed"):
+            problem = str(Problem.read(one.get("problem")))
+            result.update(failed=True, problem=problem, msg=f"tenant {tenant}: {one.get('message', 'failed')}")
+        if "lead" in one:
+            result["lead"] = one["lead"]
         return result
 
-    def _record(self, variables: dict[str, Any], tenant: str, one: dict[str, Any], failed: bool) -> None:
-        registry = Registry(load_fleet(variables.get("hummingfleet_fleet_path")).registry)
-        outcome = {"bots": one.get("bots", {}), "message": one.get("message"), "changes": list(one["changes"])[:50]}
-        kept = registry.record_outcome(
-            tenant, revision=int(one["revision"]), fence=int(one["fence"]), applied=not failed, outcome=outcome
-        )
-        if not kept:
-            raise HummingfleetError("the lease was lost before the result was recorded; another run has taken over")
-        registry.release_leases({tenant: int(one["fence"])})
+    def _record(self, variables: dict[str, Any], tenant: str, one: dict[str, Any]) -> dict[str, Any]:
+        """Writes the result into the registry and gives the lease back; the result, or why that failed."""
+        fence = int(one["fence"])
+        try:
+            registry = Registry(load_fleet(variables.get("hummingfleet_fleet_path")).registry)
+            kept = registry.record_outcome(
+                tenant,
+                revision=int(one["revision"]),
+                fence=fence,
+                applied=not one.get("failed"),
+                outcome=control.outcome(one),
+            )
+            if kept:
+                registry.release_leases({tenant: fence})
+                return one
+            words = "the lease was lost before the result was recorded; another run has taken over"
+            return {**one, "failed": True, "problem": str(Problem.BUSY), "message": words}
+        except HummingfleetError as error:
+            return {**one, "failed": True, "problem": str(Problem.INTERNAL), "message": str(error)}

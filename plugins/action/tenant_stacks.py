@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.hummingfleet.core.plugins.module_utils import control, scope
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, TenantRecord, process_holder
 
 
@@ -57,7 +59,7 @@ class ActionModule(ActionBase):
                 survey = variables.get("__tenant_stack_survey", {})
                 found = self._present(arguments, variables, renderer, registry, survey)
         except HummingfleetError as error:
-            raise AnsibleActionFail(str(error)) from None
+            return {**result, "failed": True, "msg": str(error), "problem": str(Problem.INTERNAL)}
         result.update(found)
         result.pop("invocation", None)
         return result
@@ -80,6 +82,7 @@ class ActionModule(ActionBase):
         records = registry.records(tenants)
         # A tenant forgotten since the inventory was read has nothing to converge.
         tenants = [tenant for tenant in tenants if tenant in records]
+        records = self._predicted(records, variables)
         request = control.survey_request(renderer, records)
         try:
             answer = self._ask({**arguments, **request}, variables)
@@ -91,6 +94,8 @@ class ActionModule(ActionBase):
             return {
                 "behind": tenants,
                 "node_problem": problem,
+                "problem": str(_problem(answer)),
+                "surveyed": tenants,
                 "missing_images": [],
                 "missing_agents": [],
                 "tenants": {},
@@ -101,6 +106,8 @@ class ActionModule(ActionBase):
             "changed": False,
             "behind": behind,
             "node_problem": None,
+            "problem": None,
+            "surveyed": tenants,
             "missing_images": answer["missing_images"],
             "missing_agents": answer["missing_agents"],
             "asked": len(tenants),
@@ -117,7 +124,8 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         tenants = [str(tenant) for tenant in survey.get("behind", [])]
         if survey.get("node_problem"):
-            return {"changed": False, "tenants": {t: control.failed(str(survey["node_problem"])) for t in tenants}}
+            refused = control.failed(str(survey["node_problem"]), Problem.read(survey.get("problem")))
+            return {"changed": False, "tenants": {tenant: dict(refused) for tenant in tenants}}
         check = bool(self._task.check_mode)
         patience = float(arguments.pop("lease_wait_seconds", 30))
         results: dict[str, dict[str, Any]] = {}
@@ -137,12 +145,13 @@ class ActionModule(ActionBase):
                     other = held.get(tenant)
                     results[tenant] = control.failed(
                         (other.describe() if other else f"tenant {tenant} is being worked on")
-                        + "; converge again later"
+                        + "; converge again later",
+                        Problem.BUSY,
                     )
             fences = {tenant: lease.fence for tenant, lease in leases.items() if lease is not None}
-        records: dict[str, TenantRecord] = dict(registry.records(fences))
+        records = self._predicted(registry.records(fences), variables)
         stacks, secrets, failures = control.render_all(renderer, records, fences)
-        results.update({tenant: control.failed(message) for tenant, message in failures.items()})
+        results.update({tenant: control.failed(one.text, one.problem) for tenant, one in failures.items()})
         request = {
             **arguments,
             "stacks": stacks,
@@ -160,15 +169,29 @@ class ActionModule(ActionBase):
                 changed = bool(answer["changed"])
             else:
                 problem = f"node {variables['hummingfleet_node']}: {_reason(answer)}"
-                results.update({stack["tenant"]: control.failed(problem) for stack in stacks})
+                results.update({stack["tenant"]: control.failed(problem, _problem(answer)) for stack in stacks})
             for tenant in lost:
-                results[tenant] = control.failed("the lease was lost while working; another run has taken over")
+                words = "the lease was lost while working; another run has taken over"
+                results[tenant] = control.failed(words, Problem.BUSY)
         for tenant, one in results.items():
             one["fence"] = fences.get(tenant)
             one["revision"] = records[tenant].revision if tenant in records else None
             one["terminated"] = tenant in records and records[tenant].document["state"] == "terminated"
             one["reasons"] = survey.get("tenants", {}).get(tenant, {}).get("reasons", [])
         return {"changed": changed, "tenants": results}
+
+    def _predicted(self, records: Mapping[str, TenantRecord], variables: dict[str, Any]) -> dict[str, TenantRecord]:
+        """In check mode the playbook remove_tenant has stored nothing: its tenants are taken for terminated."""
+        if not self._task.check_mode:
+            return dict(records)
+        known = variables["hostvars"]
+        asked = (tenant for tenant in records if known[f"tenant-{tenant}"].get("__remove_tenant_record"))
+        return control.removed_in_prediction(records, asked)
+
+
+def _problem(answer: dict[str, Any]) -> Problem:
+    """The code of a module that gave no result."""
+    return Problem.UNREACHABLE if answer.get("unreachable") else Problem.read(answer.get("problem"))
 
 
 def _reason(answer: dict[str, Any]) -> str:

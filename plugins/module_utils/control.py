@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +14,29 @@ from typing import Any
 
 from ansible_collections.hummingfleet.core.plugins.module_utils import render
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import load_catalogue
-from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import CredentialError
+from ansible_collections.hummingfleet.core.plugins.module_utils.errors import FaultsError, HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import load_fleet
 from ansible_collections.hummingfleet.core.plugins.module_utils.image_source import load_found_mode
-from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import load_keyring
+from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import KeyRingError, load_keyring
+from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import KeystoreError
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem, Trouble
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, TenantRecord
 
 LEASE_TTL_SECONDS = 120.0
 LEASE_RENEW_SECONDS = 30.0
+# What the registry remembers of each bot after a run; ``node.observe.bot_facts`` makes them.
+RECORDED_FACTS = (
+    "state",
+    "open_orders",
+    "fills",
+    "position",
+    "halted",
+    "engine_version",
+    "agent_version",
+    "verified",
+    "heartbeat_age_seconds",
+)
 
 
 class ControlError(HummingfleetError):
@@ -111,11 +127,11 @@ def kept_leases(registry: Registry, fences: Mapping[str, int]) -> Iterator[set[s
 
 def render_all(
     renderer: render.Renderer, records: Mapping[str, TenantRecord], fences: Mapping[str, int]
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]], dict[str, str]]:
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]], dict[str, Trouble]]:
     """Stacks, their secrets by tenant, and by tenant why it could not be rendered."""
     stacks: list[dict[str, Any]] = []
     secrets: dict[str, dict[str, str]] = {}
-    failures: dict[str, str] = {}
+    failures: dict[str, Trouble] = {}
     for tenant, record in records.items():
         try:
             if record.document["state"] == "terminated":
@@ -125,16 +141,58 @@ def render_all(
                 record.document, renderer, revision=record.revision, fence=fences[tenant]
             )
         except HummingfleetError as error:
-            failures[tenant] = str(error)
+            failures[tenant] = Trouble(str(error), problem_of(error))
+            continue
+        except Exception as error:  # its text could hold a secret; and neighbours must not suffer
+            words = f"unexpected {type(error).__name__} while rendering the stack (a fault of Hummingfleet)"
+            failures[tenant] = Trouble(words, Problem.INTERNAL)
             continue
         stacks.append(stack)
         secrets[tenant] = secret
     return stacks, secrets, failures
 
 
-def failed(message: str, *, changed: bool = False) -> dict[str, Any]:
+def problem_of(error: HummingfleetError) -> Problem:
+    """What kind of trouble an error of rendering a tenant's stack is."""
+    if isinstance(error, CredentialError | KeyRingError | KeystoreError):
+        return Problem.CREDENTIALS_REFUSED
+    return Problem.DOCUMENT_REFUSED if isinstance(error, FaultsError) else Problem.INTERNAL
+
+
+def failed(message: str, problem: Problem, *, changed: bool = False) -> dict[str, Any]:
     """A tenant's result that says only why it failed."""
-    return {"failed": True, "changed": changed, "changes": [], "diff": [], "message": message}
+    return {
+        "failed": True,
+        "problem": str(problem),
+        "changed": changed,
+        "changes": [],
+        "diff": [],
+        "message": message,
+    }
+
+
+def outcome(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What the registry keeps of a tenant's result: ``message`` and ``problem`` are None where all went well."""
+    bots = one.get("bots") or {}
+    return {
+        "bots": {bot: {name: facts.get(name) for name in RECORDED_FACTS} for bot, facts in bots.items()},
+        "message": one.get("message"),
+        "problem": str(Problem.read(one.get("problem"))) if one.get("failed") else None,
+        "changes": list(one["changes"])[:50],
+    }
+
+
+def removed_in_prediction(records: Mapping[str, TenantRecord], predicted: Iterable[str]) -> dict[str, TenantRecord]:
+    """The records as a real run would find them, where check mode only predicted that tenants leave."""
+    leaving = set(predicted)
+    return {
+        tenant: dataclasses.replace(
+            record, revision=record.revision + 1, document={**record.document, "state": "terminated"}
+        )
+        if tenant in leaving and record.document["state"] != "terminated"
+        else record
+        for tenant, record in records.items()
+    }
 
 
 def behind_of(survey: Mapping[str, Any], tenants: Sequence[str]) -> list[str]:

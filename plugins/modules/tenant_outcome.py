@@ -56,4 +56,16 @@ bots:
   returned: when the tenant has bots
   type: dict
   sample: {b1: running}
+problem:
+  description:
+    - What kind of trouble it is, as a stable code. C(busy), C(unreachable), C(node_refused), C(engine_refused),
+      C(exchange_unanswered), C(credentials_refused), C(document_refused), C(timeout), C(cancelled) or C(internal).
+  returned: on failure
+  type: str
+  sample: node_refused
+lead:
+  description: The host that spoke for the node, and whose failure is the reason that there is no result.
+  returned: when the batch did not run
+  type: str
+  sample: tenant-acme
 """

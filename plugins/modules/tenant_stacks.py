@@ -120,6 +120,22 @@ behind:
   type: list
   elements: str
   sample: [acme]
+surveyed:
+  description: The tenants that were asked about, added by the action plugin.
+  returned: when O(state=surveyed)
+  type: list
+  elements: str
+  sample: [acme, bell]
+node_problem:
+  description: Why the node gave no answer, in words; added by the action plugin.
+  returned: when O(state=surveyed)
+  type: str
+  sample: "node edge_1 could not be reached: connection timed out"
+problem:
+  description: What kind of trouble it is, as a stable code (see M(hummingfleet.core.tenant_outcome)).
+  returned: on failure, and with RV(node_problem)
+  type: str
+  sample: unreachable
 missing_images:
   description: Image references that this node lacks.
   returned: when O(state=surveyed)
@@ -134,6 +150,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hummingfleet.core.plugins.module_utils.node import batch
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine, DockerError
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem
 
 
 def main() -> None:
@@ -187,7 +204,9 @@ def main() -> None:
         changed = bool(result["installed_agents"]) or any(one["changed"] for one in result["tenants"].values())
         module.exit_json(changed=changed, **result)
     except DockerError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), problem=str(error.problem))
+    except OSError as error:
+        module.fail_json(msg=str(error), problem=str(Problem.NODE_REFUSED))
 
 
 if __name__ == "__main__":

@@ -334,6 +334,62 @@ class TestLease:
         assert installation.converge().code == 0
 
 
+class TestFailures:
+    """Each has a code, which the registry keeps beside what the bots did meanwhile."""
+
+    def test_credentials_that_do_not_open(self, installation: Installation) -> None:
+        good: list[Any] = []
+
+        def break_key(data: dict[str, Any]) -> None:
+            good.append(data["exchange_connections"])
+            strange = installation.connection("hflab-other")
+            data["exchange_connections"] = [strange]
+
+        installation.change(ACME, break_key)
+        run = installation.converge()
+        assert run.code != 0
+        assert '"problem": "credentials_refused"' in run.output
+        outcome = installation.registry.get(ACME).outcome
+        assert (outcome["problem"], outcome["applied"]) == ("credentials_refused", False)
+        assert "connection ex1" in outcome["message"]
+        installation.change(ACME, lambda data: data.update(exchange_connections=good[0]))
+        assert installation.converge().code == 0
+        outcome = installation.registry.get(ACME).outcome
+        assert (outcome["problem"], outcome["message"]) == (None, None)
+
+    def test_a_bot_that_does_not_stay_up(self, installation: Installation) -> None:
+        """A folder where its heartbeat belongs: the stand-in cannot report, so nothing shows that it trades."""
+        heartbeat = tenant_dir(installation) / "bots" / "b1" / "data" / "heartbeat.json"
+        installation.change(ACME, lambda data: data["bots"][0].update(state="stopped"))
+        assert installation.converge().code == 0
+        heartbeat.unlink()
+        heartbeat.mkdir()
+        installation.change(ACME, lambda data: data["bots"][0].update(state="running"))
+        run = installation.converge("-e", "tenant_stack_health_timeout_seconds=2")
+        assert run.code != 0
+        outcome = installation.registry.get(ACME).outcome
+        assert outcome["problem"] == "engine_refused"
+        assert outcome["bots"]["b2"]["state"] == "running"
+        assert set(outcome["bots"]["b1"]) >= {"state", "open_orders", "fills", "position", "halted", "engine_version"}
+        heartbeat.rmdir()
+        assert installation.converge().code == 0
+
+
+def test_a_removal_is_predicted_as_it_comes(installation: Installation) -> None:
+    tenant = "hflab-gone"
+    installation.submit(tenant_document(installation, tenant, bots=[]))
+    assert installation.converge().code == 0
+    playbook = ROOT / "playbooks" / "remove_tenant.yml"
+    predicted = installation.playbook(playbook, "--check", "--limit", f"tenant-{tenant}")
+    assert predicted.code == 0, predicted.output
+    assert tenant_dir(installation, tenant).is_dir()
+    assert installation.registry.get(tenant).document["state"] == "active"
+    real = installation.playbook(playbook, "--limit", f"tenant-{tenant}")
+    assert real.code == 0, real.output
+    assert predicted.recap == real.recap
+    assert not tenant_dir(installation, tenant).exists()
+
+
 def test_removal_leaves_nothing_on_the_node(installation: Installation) -> None:
     installation.change(BELL, lambda data: data.update(state="terminated"))
     run = installation.converge()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.node import bot_log
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine, DockerError
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.files import write_file
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe import (
@@ -22,7 +23,10 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe imp
     tenants_dir,
     wait_healthy,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem, Trouble, gravest
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.stack import Stack, StackError
+
+LOG_LINES = 200
 
 
 def survey(
@@ -102,37 +106,90 @@ def apply(
             if stack["state"] == "absent":
                 return worker.absent(keep_data=keep_data, force=force)
             return worker.present()
-        except (StackError, DockerError, OSError) as error:
-            message = str(error)
+        except (StackError, DockerError) as error:
+            message, problem = str(error), error.problem
+        except OSError as error:
+            message, problem = str(error), Problem.NODE_REFUSED
         except Exception as error:  # a surprise with one tenant must not take its neighbours' results along
             message = f"unexpected {type(error).__name__} (a fault of Hummingfleet): {str(error)[:300]}"
+            problem = Problem.INTERNAL
         return {
             "changed": bool(worker.changes),
             "changes": worker.changes,
             "diff": worker.diffs,
             "failed": True,
+            "problem": str(problem),
             "message": message,
         }
 
+    began = int(time.time())
     with ThreadPoolExecutor(max(1, parallel)) as pool:
         results = {stack["tenant"]: result for stack, result in zip(stacks, pool.map(one, stacks))}  # noqa: B905  nodes run 3.9
     if not check:
-        up = [s for s in stacks if s["state"] == "present" and not results[s["tenant"]].get("failed")]
-        for tenant, problems in wait_healthy(engine, base_dir, up, health_timeout_seconds).items():
-            results[tenant].update(
-                failed=True,
-                message=f"not healthy after {health_timeout_seconds:.0f} s: " + "; ".join(problems),
-            )
-        facts = container_facts(engine)
-        now = time.time()
-        for stack in up:
-            tenant = stack["tenant"]
-            results[tenant]["bots"] = {
-                bot["id"]: bot_facts(
-                    tenants_dir(base_dir) / tenant / "bots" / bot["id"],
-                    facts.get(tenant, {}).get(bot["service"]),
-                    now,
-                )
-                for bot in stack["bots"]
-            }
+        wanted = [stack for stack in stacks if stack["state"] == "present"]
+        up = [stack for stack in wanted if not results[stack["tenant"]].get("failed")]
+        try:
+            _judge_health(engine, base_dir, up, results, health_timeout_seconds, began)
+            _add_bots(engine, base_dir, wanted, results)
+        except DockerError as error:  # what was done is told all the same
+            for stack in up:
+                if not results[stack["tenant"]].get("failed"):
+                    results[stack["tenant"]].update(failed=True, problem=str(error.problem), message=str(error))
     return {"tenants": results, "installed_agents": ensured}
+
+
+def _judge_health(
+    engine: DockerEngine,
+    base_dir: str,
+    stacks: list[dict[str, Any]],
+    results: dict[str, dict[str, Any]],
+    timeout_seconds: float,
+    began: int,
+) -> None:
+    """Waits until the stacks are healthy; those that are not have failed, and their bots' logs say why."""
+    unhealthy = wait_healthy(engine, base_dir, stacks, timeout_seconds)
+    containers = container_facts(engine) if unhealthy else {}
+    for stack in stacks:
+        troubles = unhealthy.get(stack["tenant"])
+        if troubles:
+            found = containers.get(stack["tenant"], {})
+            words = "; ".join(_explained(engine, trouble, stack, found, began) for trouble in troubles)
+            results[stack["tenant"]].update(
+                failed=True,
+                problem=str(gravest(trouble.problem for trouble in troubles)),
+                message=f"not healthy after {timeout_seconds:.0f} s: {words}",
+            )
+
+
+def _add_bots(
+    engine: DockerEngine, base_dir: str, stacks: list[dict[str, Any]], results: dict[str, dict[str, Any]]
+) -> None:
+    """What each bot does now, also in a stack that failed."""
+    containers = container_facts(engine)
+    now = time.time()
+    for stack in stacks:
+        tenant = stack["tenant"]
+        results[tenant]["bots"] = {
+            bot["id"]: bot_facts(
+                tenants_dir(base_dir) / tenant / "bots" / bot["id"],
+                containers.get(tenant, {}).get(bot["service"]),
+                now,
+            )
+            for bot in stack["bots"]
+        }
+
+
+def _explained(
+    engine: DockerEngine, trouble: Trouble, stack: dict[str, Any], containers: dict[str, dict[str, Any]], since: int
+) -> str:
+    """The trouble in words, with what the bot's own log says of it."""
+    service = next((bot["service"] for bot in stack["bots"] if bot["id"] == trouble.bot), None)
+    container = containers.get(service) if service else None
+    if container is None:
+        return trouble.text
+    try:
+        lines = engine.log(container["id"], lines=LOG_LINES, since=since)
+    except DockerError:
+        return trouble.text
+    reason = bot_log.reason_in(lines, settling=trouble.problem is Problem.EXCHANGE_UNANSWERED)
+    return f"{trouble.text} (its log: {reason})" if reason else trouble.text

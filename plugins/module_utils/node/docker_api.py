@@ -16,13 +16,25 @@ import threading
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem
+
+LOG_MAX_BYTES = 262_144
+
 
 class DockerError(Exception):
-    """The engine could not be asked, or refused; the text says which and what it answered."""
+    """The engine could not be asked, or refused; the text says which and what it answered.
+
+    ``status`` is the engine's HTTP status, 0 where it did not answer.
+    """
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+    @property
+    def problem(self) -> Problem:
+        """What kind of trouble it is."""
+        return Problem.NODE_REFUSED if self.status else Problem.UNREACHABLE
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -107,6 +119,23 @@ class DockerEngine:
             raise
         return dict(found)
 
+    def log(self, container: str, *, lines: int, since: int) -> list[str]:
+        """The last ``lines`` lines a container wrote since that time (epoch seconds); at most 256 KiB of them."""
+        query = {"stdout": "1", "stderr": "1", "tail": str(lines), "since": str(since)}
+        # A connection of its own: it is closed without reading the rest of a long answer.
+        connection = _UnixConnection(self._socket_path, self._timeout_seconds)
+        try:
+            connection.request("GET", f"/containers/{quote(container)}/logs?{urlencode(query)}")
+            response = connection.getresponse()
+            raw = response.read(LOG_MAX_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise DockerError(f"the Docker engine gave no log ({type(error).__name__}: {error})") from None
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise DockerError(f"Docker refused the log of {container}", response.status)
+        return _frames(raw).decode(errors="replace").splitlines()
+
     def stop(self, container: str, grace_seconds: int) -> None:
         """SIGTERM, then SIGKILL after the grace period; returns when the container has stopped."""
         self.request(
@@ -177,3 +206,14 @@ class DockerEngine:
             if error.status == 404:
                 return None
             raise
+
+
+def _frames(raw: bytes) -> bytes:
+    """The text in the engine's stream of frames: one byte for the stream, three of nothing, four for the length."""
+    parts = []
+    at = 0
+    while at + 8 <= len(raw):
+        length = int.from_bytes(raw[at + 4 : at + 8], "big")
+        parts.append(raw[at + 8 : at + 8 + length])
+        at += 8 + length
+    return b"".join(parts)

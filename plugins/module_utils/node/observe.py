@@ -26,6 +26,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.files impor
     read_json,
     read_report,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem, Trouble
 
 LABEL_TENANT = "hummingfleet.tenant"
 LABEL_SERVICE = "hummingfleet.service"
@@ -34,6 +35,8 @@ STATE_FILE = "state.json"
 STATE_MAX_BYTES = 4_194_304
 HEARTBEAT_MAX_AGE_SECONDS = 15
 CONNECT_SECONDS = 1.0
+TEXT_MAX_CHARACTERS = 300
+CONNECTORS_MAX = 8
 
 
 def tenants_dir(base_dir: str) -> Path:
@@ -54,7 +57,7 @@ def container_facts(engine: DockerEngine, label: str = LABEL_TENANT) -> dict[str
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for container in engine.containers([label]):
         labels = container.get("Labels") or {}
-        if str(labels.get("com.docker.compose.oneoff", "")).lower() == "true":
+        if is_one_off(container):
             continue
         found.setdefault(labels.get(LABEL_TENANT, ""), {})[labels.get(LABEL_SERVICE, "")] = {
             "id": container["Id"],
@@ -69,6 +72,11 @@ def container_facts(engine: DockerEngine, label: str = LABEL_TENANT) -> dict[str
             ),
         }
     return found
+
+
+def is_one_off(container: dict[str, Any]) -> bool:
+    """Whether a listed container was made for one command, such as settling a dead bot, and is none of the stack's."""
+    return str((container.get("Labels") or {}).get("com.docker.compose.oneoff", "")).lower() == "true"
 
 
 def inspect_digest(facts: dict[str, Any]) -> str:
@@ -106,18 +114,44 @@ def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> di
         state = "unclean"
     else:
         state = "stopped"
-    facts: dict[str, Any] = {
+    counted = heartbeat if running or not lifecycle else lifecycle
+    connectors = heartbeat.get("connectors")
+    # Of known kinds and sizes only: these facts go into the registry and on to programs.
+    return {
         "state": state,
         "container": container["status"] if container else None,
         "heartbeat_age_seconds": round(age, 1) if age is not None else None,
-        "verified": lifecycle.get("verified"),
+        "verified": _text(lifecycle.get("verified")),
+        "open_orders": _count(counted.get("open_orders")),
+        "fills": _count(heartbeat.get("fills")),
+        "position": _entries(heartbeat.get("position"), ("base", "cost_quote")),
+        "halted": _entries(heartbeat.get("halted"), ("code", "message", "at")),
+        "connectors": {str(_text(name)): ready is True for name, ready in connectors.items()}
+        if isinstance(connectors, dict) and len(connectors) <= CONNECTORS_MAX
+        else None,
+        "pid": _count(heartbeat.get("pid")),
+        "engine_version": _text(heartbeat.get("engine_version")),
+        "agent_version": _text(heartbeat.get("agent_version")),
+        "config_digest": _text(heartbeat.get("config_digest")),
     }
-    for key in ("position", "open_orders", "fills", "halted", "engine_version", "agent_version", "connectors", "pid"):
-        facts[key] = heartbeat.get(key)
-    facts["config_digest"] = heartbeat.get("config_digest")
-    if not running and lifecycle:
-        facts["open_orders"] = lifecycle.get("open_orders")
-    return facts
+
+
+def _text(value: Any) -> str | None:
+    return value[:TEXT_MAX_CHARACTERS] if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    """A number of things; -1, which a bot writes for "unknown", is None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _entries(value: Any, names: tuple[str, ...]) -> dict[str, str | float | None] | None:
+    """Those entries of an object, as text or number."""
+    if not isinstance(value, dict):
+        return None
+    return {
+        name: value.get(name) if isinstance(value.get(name), (int, float)) else _text(value.get(name)) for name in names
+    }
 
 
 def _running_state(heartbeat: dict[str, Any]) -> str:
@@ -217,34 +251,43 @@ def altered_containers(
 # -- health ----------------------------------------------------------------------------------------------------------
 
 
-def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[str, Any]], now: float) -> list[str]:
-    """What is not yet as desired, in words; empty when the stack is healthy."""
-    problems = []
+def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[str, Any]], now: float) -> list[Trouble]:
+    """What is not yet as desired; empty when the stack is healthy."""
+    troubles = []
     for name, service in stack["services"].items():
         container = containers.get(name)
+        bot = next((bot["id"] for bot in stack["bots"] if bot["service"] == name), None)
         if not service["running"]:
             continue
         if container is None:
-            problems.append(f"container {service['container']} is missing")
+            troubles.append(Trouble(f"container {service['container']} is missing", Problem.NODE_REFUSED, bot))
         elif container["state"] != "running":
-            problems.append(f"container {service['container']} is {container['state']} ({container['status']})")
+            kind = Problem.ENGINE_REFUSED if bot else Problem.NODE_REFUSED
+            words = f"container {service['container']} is {container['state']} ({container['status']})"
+            troubles.append(Trouble(f"bot {bot} does not stay up: {words}" if bot else words, kind, bot))
         elif service["port"] and not answers(container["address"], service["port"]):
-            problems.append(f"container {service['container']} does not answer on port {service['port']} yet")
+            words = f"container {service['container']} does not answer on port {service['port']} yet"
+            troubles.append(Trouble(words, Problem.NODE_REFUSED))
     for bot in stack["bots"]:
-        if not stack["services"][bot["service"]]["running"]:
-            continue
-        facts = bot_facts(
-            tenants_dir(base_dir) / stack["tenant"] / "bots" / bot["id"], containers.get(bot["service"]), now
-        )
         container = containers.get(bot["service"])
+        if not stack["services"][bot["service"]]["running"] or container is None or container["state"] != "running":
+            continue
+        facts = bot_facts(tenants_dir(base_dir) / stack["tenant"] / "bots" / bot["id"], container, now)
         age = facts["heartbeat_age_seconds"]
-        if container is not None and age is not None and now - age < container["created"]:
-            problems.append(f"bot {bot['id']} has not reported since its container was made")
+        kind = Problem.ENGINE_REFUSED
+        if age is not None and now - age < container["created"]:
+            words = "has not reported since its container was made"
         elif facts["state"] not in ("running", "halted"):
-            problems.append(f"bot {bot['id']} is {facts['state']}")
+            words = f"is {facts['state']}"
+            if facts["state"] == "settling":
+                words += ": its orders could not be checked on the exchange yet"
+                kind = Problem.EXCHANGE_UNANSWERED
         elif bot["live_digest"] and facts["config_digest"] != bot["live_digest"] and facts["state"] != "halted":
-            problems.append(f"bot {bot['id']} has not taken over its new configuration yet")
-    return problems
+            words = "has not taken over its new configuration yet"
+        else:
+            continue
+        troubles.append(Trouble(f"bot {bot['id']} {words}", kind, bot["id"]))
+    return troubles
 
 
 def answers(address: str | None, port: int) -> bool:
@@ -263,11 +306,11 @@ def wait_healthy(
     timeout_seconds: float,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
-) -> dict[str, list[str]]:
+) -> dict[str, list[Trouble]]:
     """Waits for all stacks at once; by tenant, what is still wrong when the time is over."""
     deadline = clock() + timeout_seconds
     waiting = {stack["tenant"]: stack for stack in stacks}
-    problems: dict[str, list[str]] = {}
+    problems: dict[str, list[Trouble]] = {}
     delay = 0.05
     while waiting:
         containers = container_facts(engine)

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.bot_log import excerpt
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.files import (
     digest,
@@ -35,19 +36,33 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe imp
     altered_containers,
     container_facts,
     inspect_digest,
+    is_one_off,
     read_lifecycle,
     read_state,
     tenants_dir,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem, Trouble, gravest
 
 GRACE_SECONDS = 60
 SETTLE_TIMEOUT_SECONDS = 120
 LOCK_WAIT_SECONDS = 10
 DIFF_MAX_CHARACTERS = 65_536
+FOLDER = "the stack's folder"
+# The agent's exit codes that say something else than that the exchange could not be asked (agent/launcher.py).
+AGENT_EXITS = {2: Problem.ENGINE_REFUSED, 4: Problem.ENGINE_REFUSED}
+AGENT_EXIT_EXCHANGE = 3
 
 
 class StackError(Exception):
-    """One tenant's stack could not be brought to its desired state; the text says what and where."""
+    """One tenant's stack could not be brought to its desired state; the text says what and where.
+
+    ``exit_code`` is that of the command that failed, if one did.
+    """
+
+    def __init__(self, message: str, problem: Problem = Problem.NODE_REFUSED, *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.exit_code = exit_code
 
 
 class Stack:
@@ -84,7 +99,6 @@ class Stack:
         if self.check:
             self._apply(read_state(self.directory) or {})
         else:
-            ensure_directory(self.directory, "0750", 0, self.stack["gid"])
             with self._locked() as state:
                 self._apply(state)
         return {"changed": bool(self.changes), "changes": self.changes, "diff": self.diffs}
@@ -96,6 +110,8 @@ class Stack:
         altered = {c["name"] for c in altered_containers(self.engine, state, self.containers)} if self.deep else set()
         network = self.engine.network(stack["network"]["name"])
         self._check_network(network)
+        self._folder()
+        self._end_leftovers()
 
         starts, replaces, stops, removes = [], [], [], []
         for name, service in services.items():
@@ -118,7 +134,7 @@ class Stack:
         # A bot's orders come off the book before anything of it changes, with the configuration it ran with.
         for name in bots_to_stop:
             self._note(f"stop {self.containers[name]['name']}")
-        failed_bots: dict[str, str] = {}
+        failed_bots: dict[str, Trouble] = {}
         if bots_to_stop and not self.check:
             with ThreadPoolExecutor(len(bots_to_stop)) as pool:
                 list(pool.map(lambda name: self.engine.stop(self.containers[name]["id"], GRACE_SECONDS), bots_to_stop))
@@ -132,9 +148,9 @@ class Stack:
         for bot in to_settle:
             self._note(f"settle bot {bot['id']}: cancel what a dead process left on the exchange")
             if not self.check:
-                problem = self._run_agent(bot, "settle")
-                if problem:
-                    failed_bots[bot["id"]] = problem
+                trouble = self._run_agent(bot, "settle")
+                if trouble:
+                    failed_bots[bot["id"]] = trouble
         if any(bot["id"] in failed_bots for bot in leaving):
             # Its configuration is in the files as they are, and would be lost with the new ones.
             raise _unclean(failed_bots)
@@ -191,9 +207,9 @@ class Stack:
             if bot["state"] == "liquidated" and self._position(bot["id"]):
                 self._note(f"liquidate bot {bot['id']}: sell its position at market")
                 if not self.check:
-                    problem = self._run_agent(bot, "liquidate")
-                    if problem:
-                        raise StackError(f"bot {bot['id']} could not be liquidated: {problem}")
+                    trouble = self._run_agent(bot, "liquidate")
+                    if trouble:
+                        raise StackError(f"bot {bot['id']} could not be liquidated: {trouble.text}", trouble.problem)
         if not self.check:
             self._remember(state)
 
@@ -230,17 +246,48 @@ class Stack:
         except (TypeError, ValueError, OverflowError):
             return True
 
-    def _run_agent(self, bot: dict[str, Any], mode: str) -> str | None:
-        """Runs the agent once in the bot's own surroundings; the problem in words, or None."""
+    def _run_agent(self, bot: dict[str, Any], mode: str) -> Trouble | None:
+        """Runs the agent once in the bot's own surroundings; what went wrong, or None."""
         command = ["run", "--rm", "--no-deps", "-T", bot["service"], *bot["command"], mode]
+        began = time.time()
         try:
             self._compose(*command, timeout=SETTLE_TIMEOUT_SECONDS + GRACE_SECONDS)
         except StackError as error:
-            return str(error)
+            self._end_leftovers()
+            problem = AGENT_EXITS.get(error.exit_code or 0, Problem.EXCHANGE_UNANSWERED)
+            return Trouble(self._agent_reason(bot, mode, error, began), problem, bot["id"])
         lifecycle = read_lifecycle(self.directory / "bots" / bot["id"]) or {}
         if lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True:
             return None
-        return f"{mode} ended, but its record does not say that no order is left"
+        words = f"{mode} ended, but its record does not say that no order is left"
+        return Trouble(words, Problem.EXCHANGE_UNANSWERED, bot["id"])
+
+    def _agent_reason(self, bot: dict[str, Any], mode: str, error: StackError, began: float) -> str:
+        """What the agent wrote down about its failure, else what the command said."""
+        record = read_lifecycle(self.directory / "bots" / bot["id"]) or {}
+        at, reason = record.get("at"), record.get("reason")
+        fresh = isinstance(at, (int, float)) and not isinstance(at, bool) and at >= began
+        if error.exit_code == AGENT_EXIT_EXCHANGE and fresh and isinstance(reason, str) and reason.strip():
+            return f"{mode}: {excerpt(reason)}"
+        return str(error)
+
+    def _end_leftovers(self) -> None:
+        """Ends one-off containers of a run that broke off; under the tenant's lock nobody else has any."""
+        for container in self.engine.containers([f"{LABEL_TENANT}={self.tenant}"]):
+            if not is_one_off(container):
+                continue
+            self._note(f"remove container {container['Names'][0].lstrip('/')}, which a run that broke off left")
+            if not self.check:
+                if container["State"] in ("running", "restarting", "paused"):
+                    self.engine.stop(container["Id"], GRACE_SECONDS)
+                self.engine.remove(container["Id"])
+
+    def _folder(self) -> None:
+        gid = self.stack.get("gid", 0)
+        if not directory_is(self.directory, "0750", 0, gid):
+            self._note(FOLDER)
+            if not self.check:
+                ensure_directory(self.directory, "0750", 0, gid)
 
     def _put_away(self, bot_id: str) -> None:
         source = self.directory / "bots" / bot_id
@@ -257,48 +304,69 @@ class Stack:
 
     def absent(self, *, keep_data: bool, force: bool) -> dict[str, Any]:
         """Stops the bots in the safe order, then removes containers, network and folder."""
-        network = self.engine.network(self.stack["network"]["name"]) if self.stack.get("network") else None
         here = self.directory.is_dir()
-        if not here and not self.containers and network is None:
+        if not here and not self.containers and self._own_network() is None:
             return {"changed": False, "changes": [], "diff": []}
         if self.check:
-            self._note("remove the stack")
+            self._remove(read_state(self.directory) or {}, force)
+            self._note(f"remove {FOLDER}")
         else:
-            ensure_directory(self.directory, "0750", 0, self.stack.get("gid", 0))
             with self._locked() as state:
+                # Docker compose needs it, for bots that must settle.
+                ensure_directory(self.directory, "0750", 0, self.stack.get("gid", 0))
                 self._remove(state, force)
                 self._delete_folder(keep_data)
         return {"changed": True, "changes": self.changes, "diff": self.diffs}
 
     def _remove(self, state: dict[str, Any], force: bool) -> None:
+        self._end_leftovers()
         bots = {bot["service"]: bot for bot in state.get("bots", [])}
         running = [n for n in bots if n in self.containers and self.containers[n]["state"] != "exited"]
-        if running:
+        for name in running:
+            self._note(f"stop {self.containers[name]['name']}")
+        if running and not self.check:
             with ThreadPoolExecutor(len(running)) as pool:
                 list(pool.map(lambda name: self.engine.stop(self.containers[name]["id"], GRACE_SECONDS), running))
-        problems = []
-        for bot in bots.values():
+        troubles = [] if self.check else self._settle_before_removal(list(bots.values()))
+        if troubles and not force:
+            raise StackError(
+                "; ".join(f"bot {trouble.bot} is unclean: {trouble.text}" for trouble in troubles)
+                + ". The stack was kept; remove it with force to give its orders up",
+                gravest(trouble.problem for trouble in troubles),
+            )
+        for container in self.containers.values():
+            self._note(f"remove container {container['name']}")
+            if not self.check:
+                self.engine.remove(container["id"])
+        found = self._own_network()
+        if found is not None:
+            self._note(f"remove network {found['Name']}")
+            if not self.check:
+                for attached in (found.get("Containers") or {}).values():
+                    self.engine.disconnect(found["Id"], attached["Name"])
+                self.engine.remove_network(found["Id"])
+
+    def _settle_before_removal(self, bots: list[dict[str, Any]]) -> list[Trouble]:
+        troubles = []
+        for bot in bots:
             lifecycle = read_lifecycle(self.directory / "bots" / bot["id"])
             if lifecycle is not None and not (lifecycle.get("state") == "stopped" and lifecycle.get("clean") is True):
                 self._network(self.engine.network(self.stack["network"]["name"]))
-                problem = self._run_agent(bot, "settle")
-                if problem:
-                    problems.append(f"bot {bot['id']} is unclean: {problem}")
-        if problems and not force:
-            raise StackError("; ".join(problems) + ". The stack was kept; remove it with force to give its orders up")
-        for container in self.containers.values():
-            self._note(f"remove container {container['name']}")
-            self.engine.remove(container["id"])
-        name = f"hf-{self.tenant}"
-        found = self.engine.network(name)
-        if found is not None:
-            for attached in (found.get("Containers") or {}).values():
-                self.engine.disconnect(name, attached["Name"])
-            self._note(f"remove network {name}")
-            self.engine.remove_network(name)
+                trouble = self._run_agent(bot, "settle")
+                if trouble:
+                    troubles.append(trouble)
+        return troubles
+
+    def _own_network(self) -> dict[str, Any] | None:
+        """The tenant's network: of its name and with its label; a stranger's of that name is left alone."""
+        found = self.engine.network(f"hf-{self.tenant}")
+        return found if found is not None and self._is_own(found) else None
+
+    def _is_own(self, network: dict[str, Any]) -> bool:
+        return bool((network.get("Labels") or {}).get(LABEL_TENANT) == self.tenant)
 
     def _delete_folder(self, keep_data: bool) -> None:
-        self._note("remove the stack's folder")
+        self._note(f"remove {FOLDER}")
         if keep_data:
             target = Path(self.base_dir) / "removed"
             ensure_directory(target, "0700", 0, 0)
@@ -325,7 +393,7 @@ class Stack:
                 except OSError:
                     if time.monotonic() > deadline:
                         raise StackError(
-                            "another run is changing this stack on the node; converge again later"
+                            "another run is changing this stack on the node; converge again later", Problem.BUSY
                         ) from None
                     time.sleep(0.1)
             fence_path = fences / f"{self.tenant}.json"
@@ -333,7 +401,8 @@ class Stack:
             if self.stack["fence"] < known:
                 raise StackError(
                     f"this run lost its lease (its number is {self.stack['fence']}, run {known} has taken over); "
-                    "it wrote nothing"
+                    "it wrote nothing",
+                    Problem.BUSY,
                 )
             if self.stack["fence"] > known:
                 write_file(fence_path, json.dumps({"fence": self.stack["fence"]}).encode(), "0600", 0, 0)
@@ -396,6 +465,11 @@ class Stack:
         wanted = self.stack["network"]
         if network is None:
             return
+        if not self._is_own(network):
+            raise StackError(
+                f"there is a network {wanted['name']} on the node that is not of this tenant (its label "
+                f"{LABEL_TENANT} says otherwise); remove it by hand. Nothing was changed"
+            )
         subnet = [c.get("Subnet") for c in (network.get("IPAM") or {}).get("Config") or []]
         if subnet != [wanted["subnet"]] or bool(network.get("Internal")) != wanted["internal"]:
             raise StackError(
@@ -449,12 +523,15 @@ class Stack:
         except FileNotFoundError:
             raise StackError("docker is not installed on this node; run the playbook prepare_nodes") from None
         except subprocess.TimeoutExpired:
-            raise StackError(f"docker compose {arguments[0]} took longer than {timeout:.0f} s") from None
+            raise StackError(
+                f"docker compose {arguments[0]} took longer than {timeout:.0f} s", Problem.TIMEOUT
+            ) from None
         if done.returncode != 0:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise StackError(
                 f"docker compose {arguments[0]} ended with exit code {done.returncode}: "
-                + (" / ".join(lines[-4:])[:600] or "no output")
+                + (" / ".join(lines[-4:])[:600] or "no output"),
+                exit_code=done.returncode,
             )
         return done.stdout
 
@@ -496,9 +573,13 @@ class Stack:
             write_file(self.directory / STATE_FILE, json.dumps(state, sort_keys=True).encode(), "0600", 0, 0)
 
 
-def _unclean(problems: dict[str, str]) -> StackError:
+def _unclean(troubles: dict[str, Trouble]) -> StackError:
     """The error for bots, by id, whose orders could not be checked."""
     return StackError(
-        "; ".join(f"bot {bot} is unclean and its orders could not be checked: {why}" for bot, why in problems.items())
-        + ". It was not started again; converge once more when the exchange answers"
+        "; ".join(
+            f"bot {bot} is unclean and its orders could not be checked: {trouble.text}"
+            for bot, trouble in troubles.items()
+        )
+        + ". It was not started again; converge once more when the exchange answers",
+        gravest(trouble.problem for trouble in troubles.values()),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils.node import files, observe
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem
 
 NOW = 1_000_000.0
 
@@ -145,11 +146,15 @@ def stack(live_digest: str | None = "live1") -> dict[str, Any]:
     }
 
 
+def troubles(wanted: dict[str, Any], base: Path, containers: dict[str, dict[str, Any]]) -> list[tuple[str, Problem]]:
+    return [(one.text, one.problem) for one in observe.unhealthy(wanted, str(base), containers, NOW)]
+
+
 def test_health_waits_for_the_live_configuration(applied: Path) -> None:
     containers = {"bot_b1": container("bot_b1")}
     assert observe.unhealthy(stack(), str(applied), containers, NOW) == []
-    assert observe.unhealthy(stack("live2"), str(applied), containers, NOW) == [
-        "bot b1 has not taken over its new configuration yet"
+    assert troubles(stack("live2"), applied, containers) == [
+        ("bot b1 has not taken over its new configuration yet", Problem.ENGINE_REFUSED)
     ]
 
 
@@ -159,16 +164,58 @@ def test_health_waits_until_a_service_answers(applied: Path) -> None:
         port = server.getsockname()[1]
         wanted = {"tenant": "acme", "services": {"redis": {**redis, "port": port}}, "bots": []}
         assert observe.unhealthy(wanted, str(applied), {"redis": container("redis")}, NOW) == []
-    assert observe.unhealthy(wanted, str(applied), {"redis": container("redis")}, NOW) == [
-        f"container acme-redis does not answer on port {port} yet"
+    assert troubles(wanted, applied, {"redis": container("redis")}) == [
+        (f"container acme-redis does not answer on port {port} yet", Problem.NODE_REFUSED)
     ]
 
 
 def test_a_heartbeat_of_the_container_before_does_not_count(applied: Path) -> None:
     fresh = {**container("bot_b1"), "created": int(NOW) + 1}
-    assert observe.unhealthy(stack(), str(applied), {"bot_b1": fresh}, NOW) == [
-        "bot b1 has not reported since its container was made"
+    assert troubles(stack(), applied, {"bot_b1": fresh}) == [
+        ("bot b1 has not reported since its container was made", Problem.ENGINE_REFUSED)
     ]
+
+
+def test_a_bot_that_still_settles_waits_for_the_exchange(applied: Path) -> None:
+    bot = applied / "tenants" / "acme" / "bots" / "b1"
+    write_json(bot / "data" / "heartbeat.json", {"at": NOW - 1, "phase": "settling"})
+    assert troubles(stack(), applied, {"bot_b1": container("bot_b1")}) == [
+        ("bot b1 is settling: its orders could not be checked on the exchange yet", Problem.EXCHANGE_UNANSWERED)
+    ]
+
+
+def test_a_bot_that_does_not_stay_up_is_the_engines_matter_and_a_missing_container_the_nodes(applied: Path) -> None:
+    restarting = {**container("bot_b1", state="restarting"), "status": "Restarting (2) 1 second ago"}
+    assert troubles(stack(), applied, {"bot_b1": restarting}) == [
+        (
+            "bot b1 does not stay up: container acme-bot_b1 is restarting (Restarting (2) 1 second ago)",
+            Problem.ENGINE_REFUSED,
+        )
+    ]
+    assert troubles(stack(), applied, {}) == [("container acme-bot_b1 is missing", Problem.NODE_REFUSED)]
+
+
+def test_a_bots_facts_are_small_and_of_known_kinds_whatever_it_writes(applied: Path) -> None:
+    bot = applied / "tenants" / "acme" / "bots" / "b1"
+    huge = "x" * 500
+    heartbeat = {
+        "at": NOW - 1,
+        "phase": huge,
+        "position": {"base": huge, "cost_quote": 7, "more": huge, "list": [huge]},
+        "open_orders": -1,
+        "fills": True,
+        "halted": {"code": huge, "message": {"deep": huge}, "at": NOW},
+        "connectors": {f"{number}{huge}": huge for number in range(60)},
+        "engine_version": [huge],
+        "pid": huge,
+    }
+    write_json(bot / "data" / "heartbeat.json", heartbeat)
+    facts = observe.bot_facts(bot, container("bot_b1"), NOW)
+    assert len(json.dumps(facts)) < 2500
+    assert facts["position"] == {"base": "x" * 300, "cost_quote": 7}
+    assert (facts["open_orders"], facts["fills"], facts["pid"]) == (None, None, None)
+    assert (facts["connectors"], facts["engine_version"]) == (None, None)
+    assert facts["halted"] == {"code": "x" * 300, "message": None, "at": NOW}
 
 
 class TestTenantWrittenFiles:

@@ -56,9 +56,12 @@ class FakeEngine:
         if path == "/containers/create":
             self.done.append("create")
             self.container = {
-                "Id": "0123456789abcdef", "Config": {"Labels": body["Labels"], "User": body["User"]},
-                "HostConfig": copy.deepcopy(body["HostConfig"]), "State": {"Running": False},
-                "NetworkSettings": {"Networks": {SPEC.network: {"Aliases": None}}}}
+                "Id": "0123456789abcdef",
+                "Config": {"Labels": body["Labels"], "User": body["User"]},
+                "HostConfig": copy.deepcopy(body["HostConfig"]),
+                "State": {"Running": False},
+                "NetworkSettings": {"Networks": {SPEC.network: {"Aliases": None}}},
+            }
             self.body = body
         elif path.endswith("/connect"):
             if self.connect_error:
@@ -110,7 +113,9 @@ def test_stopped_container_is_started(running: Any) -> None:
 @pytest.mark.parametrize("change", ["image", "memory", "hand"])
 def test_new_container_gets_the_tenants_connections_of_the_old_one(running: Any, change: str) -> None:
     running.container["NetworkSettings"]["Networks"]["hf-acme"] = {
-        "Aliases": ["api.binance.com", "0123456789ab"], "IPAMConfig": {"IPv4Address": "10.90.1.30"}}
+        "Aliases": ["api.binance.com", "0123456789ab"],
+        "IPAMConfig": {"IPv4Address": "10.90.1.30"},
+    }
     spec = SPEC
     if change == "image":
         running.image = "sha256:2"
@@ -122,7 +127,8 @@ def test_new_container_gets_the_tenants_connections_of_the_old_one(running: Any,
     assert running.done == ["stop", "remove", "create", "start"]
     assert outcome.created
     assert running.connected == {
-        "hf-acme": {"Aliases": ["api.binance.com"], "IPAMConfig": {"IPv4Address": "10.90.1.30"}}}
+        "hf-acme": {"Aliases": ["api.binance.com"], "IPAMConfig": {"IPv4Address": "10.90.1.30"}}
+    }
 
 
 @pytest.mark.parametrize(("status", "tolerated"), [(404, True), (403, True), (500, False)])
@@ -145,7 +151,9 @@ def test_check_mode_predicts_and_does_nothing(engine: Any) -> None:
     assert present(engine, SPEC, check=False) == predicted
     engine.done.clear()
     assert absent(engine, "hf-sandbox", "hf-sandbox", check=True).actions == [
-        "removed hf-sandbox", "removed network hf-sandbox"]
+        "removed hf-sandbox",
+        "removed network hf-sandbox",
+    ]
     assert engine.done == []
 
 
@@ -155,10 +163,13 @@ def test_missing_image_is_refused_with_what_to_do(engine: Any) -> None:
         present(engine, SPEC, check=False)
 
 
-@pytest.mark.parametrize("network", [
-    {"IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}]}, "Internal": True},
-    {"IPAM": {"Config": [{"Subnet": "10.90.0.0/29"}]}, "Internal": False},
-])
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}]}, "Internal": True},
+        {"IPAM": {"Config": [{"Subnet": "10.90.0.0/29"}]}, "Internal": False},
+    ],
+)
 def test_foreign_network_of_the_same_name_is_refused(engine: Any, network: dict[str, Any]) -> None:
     engine.nets["hf-sandbox"] = network
     with pytest.raises(SandboxContainerError, match="sandbox_exchange_subnet"):
