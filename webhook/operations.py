@@ -5,29 +5,49 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.problem import Problem, gravest
+
+from .reasons import user_reason
 from .runs import RunResult, TaskFailure
+
+__all__ = [
+    "BotStatus",
+    "ConvergeReport",
+    "FleetStatus",
+    "Problem",
+    "TenantReport",
+    "converge",
+    "problem_of",
+    "read_converge",
+    "survey",
+    "user_reason",
+]
 
 STACKS = "hummingfleet.core.tenant_stacks"
 OUTCOME = "hummingfleet.core.tenant_outcome"
+IMAGES = "hummingfleet.core.node_images"
 _HOST_PREFIX = "tenant-"
-# Words of Lease.describe() and of the module tenant_stacks; tests hold them together.
-_BUSY_WORDS = "is being worked on"
-_UNREACHABLE_WORDS = ("could not be reached", "does not answer", "Failed to connect")
+# By class name, so that none of their modules has to be imported; the nearest class of the error's family decides.
+_PROBLEMS = {
+    "RunCancelledError": Problem.CANCELLED,
+    "RunTimeoutError": Problem.TIMEOUT,
+    "LeaseError": Problem.BUSY,
+    "CredentialError": Problem.CREDENTIALS_REFUSED,
+    "FaultsError": Problem.DOCUMENT_REFUSED,
+}
 
 Run = Callable[..., RunResult]
 
 
-class Problem(enum.StrEnum):
-    """What kind of trouble kept a tenant from its desired state."""
-
-    FAILED = "failed"
-    UNREACHABLE = "unreachable"
-    BUSY = "busy"
+def problem_of(error: BaseException) -> Problem:
+    """The code for an error that ended a run, or kept it from starting."""
+    return next(
+        (_PROBLEMS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _PROBLEMS), Problem.INTERNAL
+    )
 
 
 @dataclass(frozen=True)
@@ -53,21 +73,24 @@ class TenantReport:
 
 @dataclass(frozen=True)
 class ConvergeReport:
-    """What a converge did: the tenants that were behind, how many were asked, and what else failed."""
+    """What a converge did: the tenants that were behind, how many were asked, and what else failed.
+
+    ``message`` and ``message_problem`` tell of trouble that is no single tenant's.
+    """
 
     tenants: tuple[TenantReport, ...]
     asked: int
     changed: int
     seconds: float
     message: str = ""
+    message_problem: Problem | None = None
 
     @property
     def problem(self) -> Problem | None:
-        """The gravest trouble of all: a failure, then an unreachable node, then a tenant somebody else works on."""
-        kinds = {report.problem for report in self.tenants}
-        if self.message and not kinds - {None}:
-            return _kind(self.message)
-        return next((kind for kind in Problem if kind in kinds), None)
+        """The gravest trouble of all, None where there was none."""
+        kinds = {report.problem for report in self.tenants} | {self.message_problem}
+        found = [kind for kind in kinds if kind is not None]
+        return gravest(found) if found else None
 
     def problems(self) -> str:
         """What went wrong, one line per tenant."""
@@ -77,7 +100,10 @@ class ConvergeReport:
     def plain(self) -> dict[str, Any]:
         """The report as JSON-plain data."""
         return {
-            "tenants": [{**asdict(report), "result": report.result} for report in self.tenants],
+            "tenants": [
+                {**asdict(one), "problem": str(one.problem) if one.problem else None, "result": one.result}
+                for one in self.tenants
+            ],
             "asked": self.asked,
             "changed": self.changed,
             "seconds": round(self.seconds, 1),
@@ -106,52 +132,82 @@ def converge(
         check=check,
         diff=diff,
         variables={**({"tenant_stack_deep": True} if deep else {}), **(variables or {})},
-        keep=(STACKS, OUTCOME),
+        keep=(STACKS, OUTCOME, IMAGES),
         on_task=on_task,
     )
-    return read_converge(result)
+    return read_converge(result, tenants)
 
 
-def read_converge(result: RunResult) -> ConvergeReport:
-    """The report of a run of a playbook that converges."""
+def read_converge(result: RunResult, asked: Collection[str] | None = None) -> ConvergeReport:
+    """The report of a run of a playbook that converges.
+
+    ``asked`` are the tenants it was limited to (None: unknown). Each of them has a report of its own in a run that
+    failed, unless its node found it as it should be.
+    """
     surveys = [answer.answer for answer in result.answers(STACKS) if "behind" in answer.answer]
-    reports: dict[str, TenantReport] = {}
-    for outcome in result.answers(OUTCOME):
-        tenant = _tenant(outcome.host)
-        answer = outcome.answer
-        failed = bool(answer.get("failed"))
-        message = str(answer.get("msg", "")) if failed else ""
-        reports[tenant] = TenantReport(
-            tenant=tenant,
-            changed=bool(answer.get("changed")),
-            changes=tuple(str(change) for change in answer.get("changes") or ()),
-            reasons=tuple(str(reason) for reason in answer.get("reasons") or ()),
-            bots={str(bot): str(state) for bot, state in (answer.get("bots") or {}).items()},
-            problem=_kind(message) if failed else None,
-            message=message,
-            diff=tuple(_diffs(answer.get("diff"))),
-        )
-    others = []
+    reports = {_tenant(one.host): _report(one.answer, one.host, result) for one in result.answers(OUTCOME)}
+    fine = {str(tenant) for survey in surveys for tenant in survey.get("surveyed", ())}
+    fine -= {str(tenant) for survey in surveys for tenant in survey["behind"]}
+    general: list[TaskFailure] = []
     for failure in result.failures:
         tenant = _tenant(failure.host)
-        if tenant in reports and reports[tenant].problem is not None:
-            continue
-        if failure.host.startswith(_HOST_PREFIX) and tenant in reports:
-            reports[tenant] = TenantReport(tenant, problem=_failure_kind(failure), message=failure.message)
-        else:
-            others.append(failure)
-    message = ""
-    if others:
-        message = "\n".join(dict.fromkeys(failure.message for failure in others))
-    elif result.rc != 0 and not any(report.problem for report in reports.values()):
-        message = result.problem()
+        if not failure.host.startswith(_HOST_PREFIX) or tenant not in {*reports, *(asked or ())}:
+            general.append(failure)
+        elif tenant not in reports or reports[tenant].problem is None:
+            reports[tenant] = TenantReport(tenant, problem=_judge(failure, result), message=failure.message)
+    message, problem = "", None
+    if general:
+        message = "\n".join(dict.fromkeys(failure.message for failure in general))
+        problem = gravest(_judge(failure, result) for failure in general)
+    elif not result.ok and not any(report.problem for report in reports.values()):
+        message, problem = result.problem(), Problem.INTERNAL
+    if not result.ok and asked is not None:
+        # A tenant that speaks for its node takes the others along when it fails.
+        cause = message or "\n".join(dict.fromkeys(failure.message for failure in result.failures)) or result.problem()
+        kind = problem or gravest(_judge(failure, result) for failure in result.failures)
+        missing = {*asked} - {*reports} - fine
+        reports.update({tenant: TenantReport(tenant, problem=kind, message=cause) for tenant in missing})
+        if missing:
+            message, problem = "", None
     return ConvergeReport(
         tenants=tuple(reports[tenant] for tenant in sorted(reports)),
         asked=sum(int(survey.get("asked", 0)) for survey in surveys),
         changed=result.changed_count,
         seconds=result.seconds,
         message=message,
+        message_problem=problem,
     )
+
+
+def _report(answer: Mapping[str, Any], host: str, result: RunResult) -> TenantReport:
+    """A tenant's own judgement; where its node's batch did not run, with the reason that its lead gave."""
+    problem, message = None, ""
+    if answer.get("failed"):
+        problem, message = Problem.read(answer.get("problem")), str(answer.get("msg", ""))
+        cause = next((one for one in result.failures if one.host == answer.get("lead")), None)
+        if cause is not None:
+            problem, message = _judge(cause, result), f"tenant {_tenant(host)}: {cause.message}"
+    return TenantReport(
+        tenant=_tenant(host),
+        changed=bool(answer.get("changed")),
+        changes=tuple(str(change) for change in answer.get("changes") or ()),
+        reasons=tuple(str(reason) for reason in answer.get("reasons") or ()),
+        bots={str(bot): str(state) for bot, state in (answer.get("bots") or {}).items()},
+        problem=problem,
+        message=message,
+        diff=tuple(_diffs(answer.get("diff"))),
+    )
+
+
+def _judge(failure: TaskFailure, result: RunResult) -> Problem:
+    """The code of a failed task: what it says itself, else what it was about."""
+    if failure.unreachable:
+        return Problem.UNREACHABLE
+    answers = [one for one in result.results if (one.host, one.task) == (failure.host, failure.task)]
+    codes = [one.answer["problem"] for one in answers if one.answer.get("problem")]
+    if codes:
+        return Problem.read(codes[-1])
+    return Problem.NODE_REFUSED if any(one.action == IMAGES for one in answers) else Problem.INTERNAL
 
 
 @dataclass(frozen=True)
@@ -200,18 +256,6 @@ def survey(
 
 def _tenant(host: str) -> str:
     return host.removeprefix(_HOST_PREFIX)
-
-
-def _kind(message: str) -> Problem:
-    if _BUSY_WORDS in message:
-        return Problem.BUSY
-    if any(words in message for words in _UNREACHABLE_WORDS):
-        return Problem.UNREACHABLE
-    return Problem.FAILED
-
-
-def _failure_kind(failure: TaskFailure) -> Problem:
-    return Problem.UNREACHABLE if failure.unreachable else _kind(failure.message)
 
 
 def _diffs(diff: object) -> Iterable[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from .base import Exit, OperationError, State
 if TYPE_CHECKING:
     from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Submission
 
-_EXITS = {Problem.FAILED: Exit.FAILED, Problem.UNREACHABLE: Exit.UNREACHABLE, Problem.BUSY: Exit.BUSY}
+_EXITS = {Problem.UNREACHABLE: Exit.UNREACHABLE, Problem.BUSY: Exit.BUSY, Problem.CANCELLED: Exit.INTERRUPTED}
 _MANY = 5
 
 
@@ -61,7 +61,7 @@ def apply_now(
     show(state, report)
     if report.problem is not None:
         detail = "; the revision is stored, converge again when this is mended" if stored else ""
-        raise ConvergeError(report.problems() + detail, _EXITS[report.problem])
+        raise ConvergeError(report.problems() + detail, _EXITS.get(report.problem, Exit.FAILED))
     return report.plain()
 
 

@@ -23,13 +23,15 @@ from webhook.runs import RunResult, TaskFailure, TaskResult
 class FakeRunner:
     """Stands for ``run_playbook``: remembers what was asked, answers like a node that did everything right.
 
-    ``failures`` are tenants that fail, with their message; ``bots`` is what the node says of bots.
+    ``failures`` are tenants that fail, with their message, all with the code ``problem``; ``bots`` is what the node
+    says of bots.
     """
 
     def __init__(self, registry_url: str) -> None:
         self.registry_url = registry_url
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.failures: dict[str, str] = {}
+        self.problem = "node_refused"
         self.bots: dict[str, dict[str, Any]] = {}
         self.node_problem: str | None = None
 
@@ -50,7 +52,7 @@ class FakeRunner:
             message = self.failures.get(tenant)
             answer = {"changed": message is None, "changes": ["start container x"], "reasons": ["new"], "bots": {}}
             if message is not None:
-                answer |= {"failed": True, "msg": message}
+                answer |= {"failed": True, "msg": message, "problem": self.problem}
                 failures.append(TaskFailure(f"tenant-{tenant}", "Judge", message))
             else:
                 self._apply(registry, tenant)

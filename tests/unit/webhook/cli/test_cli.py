@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import decrypt_connection
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import load_keyring
-from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Lease, Registry
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
 from click.testing import Result
 
 from tests import factories
@@ -203,17 +203,20 @@ def test_remove_asks_runs_the_playbook_and_forgets(
 
 
 @pytest.mark.parametrize(
-    ("message", "code"),
+    ("problem", "code"),
     [
-        ("tenant acme: not healthy after 180 s: bot b1 is starting", Exit.FAILED),
-        ("tenant acme: node local could not be reached: no route to host", Exit.UNREACHABLE),
-        (f"tenant acme: {Lease('acme', 1, 'h:1:x', 0, 60).describe()}; converge again later", Exit.BUSY),
+        ("engine_refused", Exit.FAILED),
+        ("node_refused", Exit.FAILED),
+        ("unreachable", Exit.UNREACHABLE),
+        ("busy", Exit.BUSY),
     ],
 )
-def test_a_failed_converge_says_why_and_ends_accordingly(
-    call: Call, runner: Any, stored: dict[str, Any], message: str, code: Exit
+def test_a_failed_converge_says_why_and_ends_as_its_code_says(
+    call: Call, runner: Any, stored: dict[str, Any], problem: str, code: Exit
 ) -> None:
+    message = "tenant acme: is being worked on and could not be reached"
     runner.failures = {"acme": message}
+    runner.problem = problem
     result = call("converge", "acme")
     assert result.exit_code == code
     assert message in result.stderr
