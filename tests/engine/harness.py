@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BOT_UID = 200003
 SANDBOX_UID = 199999
 PAIR = "BTC-USDT"
+PATIENCE_SECONDS = 300
+"""After which something never happens; no test depends on how long it takes on a busy machine."""
 LAUNCHER = "/opt/hummingfleet/agent/launcher.py"
 ALIASES = ("api.binance.com", "stream.binance.com", "ws-api.binance.com", "data-api.binance.vision")
 GUIDE_GRID = {"lower_bound": 30000, "upper_bound": 35000, "grid_count": 10, "order_amount": 100}
@@ -42,23 +44,23 @@ def engine_image() -> str:
     return os.environ.get("HUMMINGFLEET_ENGINE_IMAGE") or releases[max(releases)].image("engine", "build")
 
 
-def docker(*arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run docker; a failure shows what it said."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     said = f"docker {' '.join(arguments)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     assert not check or done.returncode == 0, said
     return done
 
 
-def wait_for(what: str, probe: Callable[[], T], *, seconds: float = 90) -> T:
-    """Wait until ``probe`` answers something true and return it; fails, saying what was missing, after ``seconds``."""
-    deadline = time.monotonic() + seconds
+def wait_for(what: str, probe: Callable[[], T]) -> T:
+    """Wait until ``probe`` answers something true and return it; says what is missing if that never happens."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     pause = 0.02
     while True:
         answer = probe()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what} (last seen: {answer!r})"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what} (last seen: {answer!r})"
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
 
@@ -111,7 +113,7 @@ class Sandbox:
                "--volume", f"{self.folder}/tls:/etc/sandbox/tls:ro",
                "--volume", f"{self.folder}/run:/run/sandbox", "--volume", f"{self.folder}/state:/var/lib/sandbox",
                os.environ.get("HUMMINGFLEET_SANDBOX_IMAGE", "hummingfleet/sandbox:1"))
-        wait_for("the sandbox answers", self._answers, seconds=30)
+        wait_for("the sandbox answers", self._answers)
 
     def _answers(self) -> bool:
         try:
@@ -278,7 +280,7 @@ class Bot:
         if wait:
             self.wait_for_phase("trading")
 
-    def wait_for_phase(self, phase: str, *, seconds: float = 120) -> None:
+    def wait_for_phase(self, phase: str) -> None:
         """Wait for a heartbeat of the present run with this phase; trading includes a connected exchange."""
         def reached() -> bool:
             heartbeat = self.heartbeat
@@ -286,7 +288,7 @@ class Bot:
                     and (phase != "trading" or all(heartbeat["connectors"].values())))
 
         try:
-            wait_for(f"{self.name} is {phase}", reached, seconds=seconds)
+            wait_for(f"{self.name} is {phase}", reached)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.heartbeat}\n{self.log()[-4000:]}") from None
 
@@ -302,7 +304,7 @@ class Bot:
     def kill_python(self) -> None:
         """Kill the launcher's process without warning."""
         docker("exec", self.name, "sh", "-c", f"kill -9 {self.pid()}")
-        wait_for("the container has ended", lambda: not self.is_running(), seconds=30)
+        wait_for("the container has ended", lambda: not self.is_running())
 
     def restart(self) -> None:
         """Start the same container again, as Docker's restart policy does."""

@@ -14,7 +14,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.strategies impor
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
 from tests import factories
-from tests.engine.harness import engine_image
+from tests.engine.harness import PATIENCE_SECONDS, engine_image
 
 pytestmark = pytest.mark.engine
 
@@ -49,7 +49,9 @@ def answer() -> dict[str, Any]:
     command = ["docker", "run", "--rm", "--interactive", "--init", "--network=none", "--cap-drop=ALL"]
     command += ["--volume", f"{PROBE}:/probe.py:ro", "--workdir=/tmp", "--env=HOME=/tmp", "--entrypoint=sh"]
     command += [engine_image(), "-c", "PATH=/opt/hummingbot/bin:$PATH exec python /probe.py"]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(request), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -37,7 +37,7 @@ def wait_for_grid(
         return sandbox.resting(bot.account, "BUY") == buys and sandbox.resting(bot.account, "SELL") == sells
 
     try:
-        wait_for("exactly the wanted orders rest", rests, seconds=60)
+        wait_for("exactly the wanted orders rest", rests)
     except AssertionError:
         seen = sandbox.resting(bot.account, "BUY"), sandbox.resting(bot.account, "SELL")
         raise AssertionError(f"wanted {buys} {sells}\nseen {seen}\n{bot.heartbeat}\n{bot.log()[-4000:]}") from None
@@ -130,7 +130,7 @@ def running(sandbox: Sandbox, crowd: Callable[..., dict[str, Bot]]) -> dict[str,
     for bot in bots.values():
         bot.start(wait=False)
     for bot in bots.values():
-        bot.wait_for_phase("trading", seconds=240)
+        bot.wait_for_phase("trading")
     return bots
 
 
@@ -355,7 +355,7 @@ def test_stop_signals_at_any_moment(sandbox: Sandbox, make_bot: MakeBot) -> None
     for item in (bot, lonely):
         item.start(wait=False)
     for item in (bot, lonely):
-        item.wait_for_phase("trading", seconds=240)
+        item.wait_for_phase("trading")
         wait_for("orders rest", lambda account=item.account: sandbox.orders(account))
 
     # The exchange is gone in the middle of trading: the stop ends in time and tells the truth.
@@ -366,7 +366,7 @@ def test_stop_signals_at_any_moment(sandbox: Sandbox, make_bot: MakeBot) -> None
         # Twice while orders are being made.
         docker("kill", "--signal", "TERM", bot.name)
         docker("kill", "--signal", "TERM", bot.name, check=False)
-        wait_for("it ends", lambda: not bot.is_running(), seconds=60)
+        wait_for("it ends", lambda: not bot.is_running())
         assert bot.exit_code() == 0 and bot.lifecycle["clean"] and sandbox.orders(bot.account) == []
         # While the engine is being imported.
         bot.restart()

@@ -15,7 +15,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.credentials impo
 from ansible_collections.hummingfleet.core.plugins.module_utils.derive import derive_password
 from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import VERIFICATION_FILE, engine_keystore
 
-from tests.engine.harness import engine_image
+from tests.engine.harness import PATIENCE_SECONDS, engine_image
 from tests.factories import catalogue
 from tests.secrecy import SALT, key_ring
 
@@ -33,7 +33,7 @@ def ask_engine(conf_dir: Path, password: str, connectors: list[str]) -> dict[str
     command += ["--workdir=/tmp", "--env=HOME=/tmp", "--entrypoint=sh", engine_image()]
     command += ["-c", "PATH=/opt/hummingbot/bin:$PATH exec python /probe.py"]
     request = json.dumps({"password": password, "connectors": connectors})
-    done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -138,7 +138,6 @@ def settled(exchange: Exchange, buys: int, sells: int) -> None:
     wait_for(
         f"{buys} buys and {sells} sells rest",
         lambda: (len(exchange.resting("BUY")), len(exchange.resting("SELL"))) == (buys, sells),
-        seconds=60,
     )
 
 
@@ -169,11 +168,11 @@ def test_a_live_change_moves_the_orders_under_the_same_process(installation: Ins
     changed = {**GRID, "upper_bound": 34000, "order_amount": 80}
     installation.change(TENANT, edit_bot(strategy_config=changed))
     converge(installation)
-    wait_for("the orders are the new levels", lambda: exchange.resting("BUY") == expected_levels(changed), seconds=15)
+    wait_for("the orders are the new levels", lambda: exchange.resting("BUY") == expected_levels(changed))
     assert process() == before
     installation.change(TENANT, edit_bot(strategy_config=GRID))
     converge(installation)
-    wait_for("the orders are the old levels", lambda: exchange.resting("BUY") == expected_levels(GRID), seconds=15)
+    wait_for("the orders are the old levels", lambda: exchange.resting("BUY") == expected_levels(GRID))
     assert process() == before
 
 
@@ -304,7 +303,7 @@ def test_market_making_of_the_engine_runs_beside_it(installation: Installation, 
 def test_removal_takes_everything_away(installation: Installation, exchange: Exchange) -> None:
     installation.change(TENANT, edit_bot(state="running"))
     converge(installation)
-    wait_for("the grid rests again", lambda: len(exchange.orders()) > 0, seconds=60)
+    wait_for("the grid rests again", lambda: len(exchange.orders()) > 0)
     installation.change(TENANT, lambda data: data.update(state="terminated"))
     converge(installation)
     assert exchange.orders() == []

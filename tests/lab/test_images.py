@@ -8,6 +8,7 @@ import pytest
 
 from images.builder import docker
 from images.builder.recipes import load_recipes
+from tests.engine.harness import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.lab
 
@@ -76,7 +77,7 @@ def wait_until(container, *command):
     waiting = subprocess.Popen(["docker", "exec", container, "sh", "-c", script])
     ended = subprocess.Popen(["docker", "wait", container], stdout=subprocess.DEVNULL)
     try:
-        assert waiting.wait(timeout=120) == 0, run("docker", "logs", container).stderr
+        assert waiting.wait(timeout=PATIENCE_SECONDS) == 0, run("docker", "logs", container).stderr
     finally:
         for process in (waiting, ended):
             process.kill()

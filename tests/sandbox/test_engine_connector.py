@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.engine.harness import Sandbox, docker, engine_image, wait_for
+from tests.engine.harness import PATIENCE_SECONDS, Sandbox, docker, engine_image, wait_for
 
 pytestmark = pytest.mark.engine
 PROBE = Path(__file__).with_name("connector_probe.py")
-PATIENCE_SECONDS = 180
 Ask = Callable[[str], dict[str, Any]]
 
 
