@@ -29,6 +29,7 @@ __all__ = [
 
 STACKS = "hummingfleet.core.tenant_stacks"
 OUTCOME = "hummingfleet.core.tenant_outcome"
+RECORD = "hummingfleet.core.tenant_record"
 IMAGES = "hummingfleet.core.node_images"
 _HOST_PREFIX = "tenant-"
 # By class name, so that none of their modules has to be imported; the nearest class of the error's family decides.
@@ -132,7 +133,7 @@ def converge(
         check=check,
         diff=diff,
         variables={**({"tenant_stack_deep": True} if deep else {}), **(variables or {})},
-        keep=(STACKS, OUTCOME, IMAGES),
+        keep=(STACKS, OUTCOME, RECORD, IMAGES),
         on_task=on_task,
     )
     return read_converge(result, tenants)
@@ -161,14 +162,11 @@ def read_converge(result: RunResult, asked: Collection[str] | None = None) -> Co
         problem = gravest(_judge(failure, result) for failure in general)
     elif not result.ok and not any(report.problem for report in reports.values()):
         message, problem = result.problem(), Problem.INTERNAL
-    if not result.ok and asked is not None:
-        # A tenant that speaks for its node takes the others along when it fails.
-        cause = message or "\n".join(dict.fromkeys(failure.message for failure in result.failures)) or result.problem()
-        kind = problem or gravest(_judge(failure, result) for failure in result.failures)
-        missing = {*asked} - {*reports} - fine
+    missing = {*asked} - {*reports} - fine if asked is not None and not result.ok else set()
+    if missing:
+        kind, cause = _common_cause(result)
         reports.update({tenant: TenantReport(tenant, problem=kind, message=cause) for tenant in missing})
-        if missing:
-            message, problem = "", None
+        message, problem = "", None
     return ConvergeReport(
         tenants=tuple(reports[tenant] for tenant in sorted(reports)),
         asked=sum(int(survey.get("asked", 0)) for survey in surveys),
@@ -177,6 +175,16 @@ def read_converge(result: RunResult, asked: Collection[str] | None = None) -> Co
         message=message,
         message_problem=problem,
     )
+
+
+def _common_cause(result: RunResult) -> tuple[Problem, str]:
+    """Why tenants got no result at all: what failed once for all of a node; never what failed for another tenant."""
+    own = {(one.host, one.task) for one in result.results if one.action in (OUTCOME, RECORD)}
+    failures = [failure for failure in result.failures if (failure.host, failure.task) not in own]
+    if failures:
+        words = "\n".join(dict.fromkeys(failure.message for failure in failures))
+        return gravest(_judge(failure, result) for failure in failures), words
+    return Problem.INTERNAL, "the run ended without a result" if result.failures else result.problem()
 
 
 def _report(answer: Mapping[str, Any], host: str, result: RunResult) -> TenantReport:

@@ -132,6 +132,17 @@ class TestRunsThatDie:
         }
         assert report.message == ""
 
+    def test_with_the_failure_of_one_tenant_that_is_nobody_elses(self) -> None:
+        message = "tenant acme: bot b7 is starting"
+        failures = (TaskFailure("tenant-acme", "Judge", message),)
+        run = _run(("acme", _failed("engine_refused", message)), failures=failures, rc=250)
+        report = read_converge(run, ["acme", "bell"])
+        assert {one.tenant: one.problem for one in report.tenants} == {
+            "acme": Problem.ENGINE_REFUSED,
+            "bell": Problem.INTERNAL,
+        }
+        assert "b7" not in report.tenants[1].message
+
     def test_after_a_tenant_was_judged_well(self) -> None:
         failure = TaskFailure("tenant-acme", "Forget", "the registry is busy")
         report = read_converge(_run(("acme", {"changed": True}), failures=(failure,), rc=2), ["acme"])
