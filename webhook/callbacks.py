@@ -20,6 +20,7 @@ import random
 import secrets
 import socket
 import ssl
+import string
 import threading
 import time
 import urllib.parse
@@ -309,7 +310,8 @@ class _Target:
     def __init__(self, url: str, timeout_seconds: float, context: ssl.SSLContext | None) -> None:
         parts = urllib.parse.urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port
-        self._path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        self._path = urllib.parse.quote(target, safe=string.punctuation)
         self._timeout = timeout_seconds
         self._context = None if parts.scheme == "http" else context or ssl.create_default_context()
         self._agent = f"hummingfleet/{importlib.metadata.version('hummingfleet')}"

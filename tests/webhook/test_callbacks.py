@@ -290,6 +290,15 @@ def test_order_holds_under_failures(local_outbox: Outbox, deliverer: Deliverer, 
     assert accepted == list(range(10))
 
 
+def test_a_target_is_written_as_urls_are(
+    local_outbox: Outbox, secrets_path: Path, portal: Portal, clock: Clock
+) -> None:
+    put(local_outbox, "acme", 1)
+    url = portal.url.partition("/hooks")[0] + "/hö ok%20s?a=b&c=ü"
+    assert Deliverer(local_outbox, Signer(secrets_path, clock), url, clock).deliver_due().delivered == 1
+    assert portal.requests[0].path == "/h%C3%B6%20ok%20s?a=b&c=%C3%BC"
+
+
 def test_a_redirect_is_refused_and_not_followed(local_outbox: Outbox, deliverer: Deliverer, portal: Portal) -> None:
     (number,) = put(local_outbox, "acme", 1)
     portal.answer = status(307, Location=portal.url)
