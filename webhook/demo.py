@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The demonstration: this machine becomes a node, and a tenant's bot trades on the sandbox exchange.
 
-Every step asks what is there before it does anything, so a second run changes nothing and an interrupted one goes on
-where it stopped.
+It goes the way a portal goes: signed events to the web service, whose worker runs the playbooks, and the status API to
+see what came of them. Every step asks what is there before it does anything, so a second run changes nothing (the same
+events under the same ids are answered with their first result) and an interrupted one goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import secrets
@@ -46,7 +48,9 @@ BALANCES = {"USDT": "20000", "BTC": "0"}
 # Above the grid, so that all of its buy orders rest; the dip goes through its highest level and back.
 PRICE = "35500"
 DIP = "34400"
+PROVISION_SECONDS = 900.0
 TRADE_SECONDS = 240.0
+READY_SECONDS = 60.0
 FILL_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _HUMMINGFLEET = ".venv/bin/hummingfleet"
@@ -71,6 +75,7 @@ class Facts:
     position: str | None = None
     exchange: dict[str, Any] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """The facts as JSON-plain data."""
@@ -84,6 +89,7 @@ class Facts:
             "fills": self.fills,
             "position": self.position,
             "exchange": self.exchange,
+            "events": self.events,
             "changed": {**self.changed, "total": sum(self.changed.values())},
         }
 
@@ -98,7 +104,7 @@ class Demo:
         self.facts = Facts()
         self.var = here.fleet.root / "var"
         self.folder = self.var / "demo"
-        self.document_path = self.folder / "tenant.yml"
+        self.events_path = self.folder / "events.json"
         self.report_path = self.folder / "report.json"
         self.picture_path = self.folder / "prepared.json"
 
@@ -114,8 +120,8 @@ class Demo:
         started = time.monotonic()
         with self.progress.step("Key ring") as step:
             step.note = self._ensure_keyring()
-        with self.progress.step("Tenant document with encrypted exchange credentials") as step:
-            step.note = self._ensure_document()
+        with self.progress.step("The portal's events, with encrypted exchange credentials") as step:
+            step.note = self._ensure_events()
         with self.progress.step("Ask this machine whether it is prepared") as step:
             due = ["all steps were asked for"] if all_steps else self._due()
             step.note = "; ".join(due) or "it is: Docker, compose, firewall, images, exchange, their files"
@@ -130,21 +136,33 @@ class Demo:
             new_account = self._ensure_account()
             self._count("sandbox account", int(new_account))
             step.note = "opened" if new_account else "is there"
-        with self.progress.step("Store the tenant's document") as step:
-            first = self._store(step)
+        first = self._is_first()
         if first:
             self._control().request("POST", "/price", {"pair": PAIR, "price": PRICE})
-        with self.progress.step("Provision the tenant: network, Postgres, Redis, bot", usually="1 min") as step:
-            report = converge(self._run, [TENANT], on_task=step.say)
-            self._count("converge_tenant", report.changed)
-            step.note = f"{report.changed} changed"
-            self._raise_problem(report)
-        with self.progress.step("Wait until the bot trades", usually="20 s") as step:
-            self._wait_for_orders(node, step)
+        with contextlib.ExitStack() as stack:
+            with self.progress.step("Web service and worker", usually="5 s") as step:
+                service = stack.enter_context(DemoService(self.here, self.folder))
+                step.note = service.note
+            with self.progress.step("Send the portal's events") as step:
+                step.note = self._send(service, step)
+            with self.progress.step("Provision the tenant: network, Postgres, Redis, bot", usually="1 min") as step:
+                self._wait_for_events(service, step)
+            if not first:
+                with self.progress.step("Converge, in case the machine is not as it was left") as step:
+                    report = converge(self._run, [TENANT], on_task=step.say)
+                    self._count("converge_tenant", report.changed)
+                    step.note = f"{report.changed} changed"
+                    self._raise_problem(report)
+            with self.progress.step("Ask the status API until the bot trades", usually="20 s") as step:
+                self._wait_for_orders(service, step)
+            self._look(node)
+            self._dip_once(node, first)
+        return self._report(time.monotonic() - started)
+
+    def _dip_once(self, node: Node, first: bool) -> None:
         if first or (self.facts.state == "running" and not self.facts.fills):
             with self.progress.step("Let the price dip and recover", usually="15 s") as step:
                 self._dip(node, step)
-        return self._report(time.monotonic() - started)
 
     def status(self) -> dict[str, Any]:
         """What the demonstration's bot does now."""
@@ -179,32 +197,33 @@ class Demo:
         generate_keyring(path)
         return f"made {path}"
 
-    def _ensure_document(self) -> str:
-        """A document whose credentials are random; they exist encrypted only, as a portal would have them."""
+    def _ensure_events(self) -> str:
+        """The events of the portal's quick test; credentials are random and exist encrypted only."""
         if self._credentials() is not None:
-            return "is there"
+            return "are there"
         if self._is_stored():
             raise DemoError(
-                f"tenant {TENANT} is stored, but {self.document_path} does not open with the key ring; "
+                f"tenant {TENANT} is stored, but {self.events_path} does not open with the key ring; "
                 "run: hummingfleet demo down"
             )
-        write_private(self.document_path, self._new_document())
-        return f"made {self.document_path.relative_to(self.here.fleet.root)}"
+        write_private(self.events_path, json.dumps(self._new_events(), indent=2) + "\n")
+        return f"made {self.events_path.relative_to(self.here.fleet.root)}"
+
+    def _events(self) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = json.loads(self.events_path.read_text(encoding="utf-8"))
+        return events
 
     def _credentials(self) -> dict[str, str] | None:
-        """Key and secret of the exchange account, or None if there is no document that opens with the key ring."""
-        import yaml
+        """Key and secret of the exchange account, or None if there are no events that open with the key ring."""
         from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import decrypt_connection
 
         try:
-            data = yaml.safe_load(self.document_path.read_text(encoding="utf-8"))
-            connection = data["exchange_connections"][0]
+            connection = next(e["body"]["data"]["connection"] for e in self._events() if "connection" in str(e["body"]))
             return decrypt_connection(connection, TENANT, self.here.keyring, self.here.catalogue.connectors)
-        except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, HummingfleetError):
+        except (OSError, ValueError, KeyError, TypeError, StopIteration, HummingfleetError):
             return None
 
-    def _new_document(self) -> str:
-        import yaml
+    def _new_events(self) -> list[dict[str, Any]]:
         from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import encrypt_connection
 
         connection = encrypt_connection(
@@ -216,27 +235,30 @@ class Demo:
             key_id=self.here.keyring.ids[0],
             connectors=self.here.catalogue.connectors,
         )
-        document = {
-            "tenant": TENANT,
-            "plan": "pro",
-            "subdomain": TENANT,
-            "release": max(self.here.catalogue.releases),
-            "exchange_environment": "sandbox",
-            "exchange_connections": [connection],
-            "bots": [
-                {
-                    "id": BOT,
-                    "name": "Test Grid Bot",
-                    "exchange_connection_id": "ex1",
-                    "strategy_template": "grid",
-                    "trading_pair": PAIR,
-                    "strategy_config": dict(GRID),
-                    "risk_config": dict(RISK),
-                }
-            ],
+        bot = {
+            "id": BOT,
+            "bot_name": "Test Grid Bot",
+            "exchange_connection_id": "ex1",
+            "strategy_template": "grid",
+            "trading_pair": PAIR,
+            "strategy_config": dict(GRID),
+            "risk_config": dict(RISK),
         }
-        head = "# The demonstration's tenant, as a portal would submit it: hummingfleet tenant apply -f FILE\n"
-        return head + yaml.safe_dump(document, sort_keys=False, width=120)
+        data: list[tuple[str, dict[str, Any]]] = [
+            ("tenant.created", {"plan": "pro", "exchange_environment": "sandbox"}),
+            ("exchange.connected", {"connection": connection}),
+            ("bot.created", {"bot": bot}),
+            ("bot.started", {"bot_id": BOT}),
+        ]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        series = secrets.token_hex(6)
+        return [
+            {
+                "id": f"demo_{series}_{number}",
+                "body": {"type": type_, "timestamp": now, "data": {"tenant": TENANT, **rest}},
+            }
+            for number, (type_, rest) in enumerate(data, 1)
+        ]
 
     def _ensure_account(self) -> bool:
         """The exchange knows the account; True if it is new there."""
@@ -305,25 +327,58 @@ class Demo:
         if not result.ok:
             raise DemoError(f"the playbook {playbook} failed:\n{result.problem()}")
 
-    def _store(self, step: Step) -> bool:
-        """Stores the tenant if it is new; True until it was applied once."""
-        import yaml
-        from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause
-
+    def _is_first(self) -> bool:
+        """Whether the tenant has never been brought up."""
         if not self._is_stored():
-            self.here.registry.submit(
-                yaml.safe_load(self.document_path.read_text(encoding="utf-8")),
-                cause=Cause("apply", "hummingfleet demo up", "demo"),
-                fleet=self.here.fleet,
-                catalogue=self.here.catalogue,
-            )
+            return True
         record = self.here.registry.get(TENANT)
         if record.document["exchange_environment"] != "sandbox":
             raise DemoError(f"there is a tenant {TENANT} that trades on real exchanges; it is left alone")
         if record.document["state"] != "active":
             raise DemoError(f"tenant {TENANT} is {record.document['state']}; run: hummingfleet demo down")
-        step.note = f"revision {record.revision}"
         return record.applied_revision == 0
+
+    def _send(self, service: DemoService, step: Step) -> str:
+        """Every event once more: those that are known are answered as they were the first time."""
+        answers = []
+        for event in self._events():
+            step.say(f"{event['body']['type']}")
+            status = service.send(event["id"], event["body"])
+            answers.append(status)
+            self.facts.events.append({"id": event["id"], "type": event["body"]["type"], "answer": status})
+        known = answers.count(200)
+        return f"{len(answers) - known} accepted (202), {known} known (200)"
+
+    def _wait_for_events(self, service: DemoService, step: Step) -> None:
+        open_events = {event["id"] for event in self.facts.events}
+
+        def finished() -> bool:
+            for event in self.facts.events:
+                if event["id"] not in open_events:
+                    continue
+                answer = service.get(f"/v1/events/{event['id']}")
+                event["state"] = answer["state"]
+                if answer["state"] in ("failed", "discarded"):
+                    raise DemoError(
+                        f"event {event['type']} is {answer['state']}: {answer['reason']}\n"
+                        f"More: {_HUMMINGFLEET} event show {event['id']}; the bot's log: {_HUMMINGFLEET} bot logs "
+                        f"{TENANT} {BOT}. Try it again: {_HUMMINGFLEET} event retry {event['id']}, then make demo"
+                    )
+                if answer["state"] == "applied":
+                    open_events.discard(event["id"])
+                elif answer["reason"]:
+                    step.say(f"attempt {answer['attempts'] + 1}: {answer['reason']}")
+            if open_events:
+                tenant = service.get(f"/v1/tenants/{TENANT}")
+                step.say(f"tenant {tenant['work']}, {len(open_events)} of {len(self.facts.events)} events open")
+            return not open_events
+
+        if not _wait(finished, PROVISION_SECONDS):
+            raise DemoError(
+                f"after {PROVISION_SECONDS:.0f} s the events are not applied; "
+                f"{self.folder / 'service.log'} and '{_HUMMINGFLEET} event list' say why"
+            )
+        step.note = f"{len(self.facts.events)} events applied"
 
     def _is_stored(self) -> bool:
         from ansible_collections.hummingfleet.core.plugins.module_utils.registry import registry_exists
@@ -336,24 +391,30 @@ class Demo:
                 f"{report.problems()}\nThe bot's log: hummingfleet bot logs {TENANT} {BOT}. Run this again to go on"
             )
 
-    def _wait_for_orders(self, node: Node, step: Step) -> None:
+    def _wait_for_orders(self, service: DemoService, step: Step) -> None:
         wanted = self._wanted_orders()
-        if wanted is None:
-            self._look(node)
-            step.note = f"somebody has stopped it; it is {self.facts.state}"
-            return
+        bot: dict[str, Any] = {}
+
+        def ask() -> None:
+            bots = service.get(f"/v1/tenants/{TENANT}")["bots"]
+            bot.update(next((one for one in bots if one["bot"] == BOT), {"state": "absent", "facts": {}}))
 
         def trades() -> bool:
-            self._look(node)
-            step.say(f"bot {self.facts.state}, {self.facts.open_orders or 0} of {wanted} orders open")
-            return self.facts.state == "running" and (self.facts.open_orders or 0) >= wanted
+            ask()
+            orders = bot["facts"].get("open_orders") or 0
+            step.say(f"bot {bot['state']}, {orders} of {wanted} orders open")
+            return bool(bot["state"] == "running" and orders >= (wanted or 0))
 
+        if wanted is None:
+            ask()
+            step.note = f"somebody has stopped it; it is {bot['state']}"
+            return
         if not _wait(trades, TRADE_SECONDS):
             raise DemoError(
-                f"after {TRADE_SECONDS:.0f} s bot {BOT} is {self.facts.state} with {self.facts.open_orders or 0} of "
-                f"{wanted} orders open; its log says why: hummingfleet bot logs {TENANT} {BOT}"
+                f"after {TRADE_SECONDS:.0f} s bot {BOT} is {bot['state']} with {bot['facts'].get('open_orders') or 0} "
+                f"of {wanted} orders open; its log says why: hummingfleet bot logs {TENANT} {BOT}"
             )
-        step.note = f"{self.facts.open_orders} orders open"
+        step.note = f"{bot['facts']['open_orders']} orders open"
 
     def _wanted_orders(self) -> int | None:
         """How many orders the bot should have open; None when somebody has stopped it."""
@@ -501,6 +562,109 @@ class Demo:
                 empty.rmdir()
         if _FIREWALL.exists():
             subprocess.run([str(_FIREWALL), "remove"], check=False, capture_output=True)
+
+
+class DemoService:
+    """Web service and worker of this installation, for as long as the demonstration runs; a context manager.
+
+    Those that run already are used. What is asked of them is asked as a portal does: events are signed with the
+    inbound secret, the status API is read with a token that is revoked at the end.
+    """
+
+    def __init__(self, here: Installation, folder: Path) -> None:
+        host, port = here.fleet.webhook.listen
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._here = here
+        self._log_path = folder / "service.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._token: tuple[str, str] = ("", "")
+        self.note = ""
+
+    def __enter__(self) -> DemoService:
+        from .secrets_file import SecretsFile
+        from .tokens import TokenStore
+
+        settings = self._here.fleet.webhook
+        SecretsFile(settings.secrets_path).ensure(time.time())
+        if self._is_ready():
+            self.note = f"run already: {self._url}"
+        else:
+            self._start()
+            self.note = f"started: {self._url}"
+        self._token = TokenStore(self._here.registry).create("portal", TENANT, "the demonstration", time.time() + 3600)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        from .tokens import TokenStore
+
+        with contextlib.suppress(HummingfleetError):
+            TokenStore(self._here.registry).revoke(self._token[0])
+        self._end()
+
+    def send(self, event_id: str, body: Mapping[str, Any]) -> int:
+        """Posts the event, signed; 202 or 200. Raises DemoError with the service's own words."""
+        from .secrets_file import Signer
+
+        raw = json.dumps(body).encode()
+        headers = Signer(self._here.fleet.webhook.secrets_path, direction="inbound").sign(event_id, raw)
+        status, answer = self._ask("POST", "/v1/events", raw, {**headers, "Content-Type": "application/json"})
+        if status not in (200, 202):
+            faults = "".join(f"\n- {f['pointer']}: {f['problem']}" for f in answer.get("faults", ()))
+            raise DemoError(f"the web service answered {status} to {body['type']}: {answer.get('detail')}{faults}")
+        return status
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The answer of the status API; raises DemoError."""
+        status, answer = self._ask("GET", path, None, {"Authorization": f"Bearer {self._token[1]}"})
+        if status != 200:
+            raise DemoError(f"the status API answered {status} to {path}: {answer.get('detail')}")
+        return answer
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        host, port = self._here.fleet.webhook.listen
+        connection = http.client.HTTPConnection(host, port, timeout=30)
+        try:
+            connection.request(method, path, body, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"{}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise DemoError(
+                f"the web service at {self._url} does not answer ({type(error).__name__}); see {self._log_path}"
+            ) from None
+        finally:
+            connection.close()
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._ask("GET", "/readyz", None, {})[0] == 200
+        except DemoError:
+            return False
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "webhook", "--fleet", str(self._here.fleet.path), "up", "--log-format", "json"]
+        self._log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+            # A session of its own: Ctrl+C reaches this process, which ends the other one.
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+            )
+        process = self._process
+        if (
+            not _wait(lambda: process.poll() is not None or self._is_ready(), READY_SECONDS)
+            or process.poll() is not None
+        ):
+            self._end()
+            lines = self._log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise DemoError(
+                f"web service and worker did not start; {self._log_path} ends with: {(lines or ['nothing'])[-1][:500]}"
+            )
+
+    def _end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
 
 
 def _random_word(length: int = 64) -> str:

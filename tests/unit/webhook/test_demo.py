@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
 
 from webhook import demo as demo_module
 from webhook.demo import BALANCES, GRID, Demo, DemoError, write_private
+from webhook.events import parse_event
 from webhook.installation import Installation
+from webhook.journal import Journal
 from webhook.prepared import differences
 from webhook.progress import Progress
 from webhook.runs import RunResult, TaskFailure
+from webhook.work import Ending, WorkQueue
 
 
 class FakeExchange:
@@ -40,6 +45,39 @@ class FakeExchange:
         if path == "/stats":
             return {"signed": 46, "bad_signatures": 0}
         return {"orders": [], "fills": []}
+
+
+class FakeService:
+    """Web service and worker in one: events are accepted by the real journal, and worked off when asked about."""
+
+    def __init__(self, here: Installation, runner: Any) -> None:
+        self.journal = Journal(here.registry, here.fleet, here.catalogue)
+        self.queue = WorkQueue(here.registry, process_holder())
+        self.here = here
+        self.runner = runner
+        self.note = "pretended"
+        self.problem: str | None = None
+
+    def __enter__(self) -> FakeService:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def send(self, event_id: str, body: dict[str, Any]) -> int:
+        event = parse_event(body, self.here.catalogue)
+        accepted = self.journal.accept(event, event_id=event_id, body=json.dumps(body).encode(), source="test")
+        return 200 if accepted.repeated else 202
+
+    def get(self, path: str) -> dict[str, Any]:
+        *_rest, kind, name = path.split("/")
+        for claim in self.queue.claim(["demo"]):
+            self.runner("converge_tenant", only=["demo"], fleet_path=self.here.fleet.path)
+            bots = {"b1": {"state": "running", "open_orders": GRID["grid_count"]}}
+            self.queue.finish(claim, Ending(self.problem, reason="because", bots=bots))
+        found = self.journal.get(name) if kind == "events" else self.journal.tenant_status(name)
+        plain: dict[str, Any] = found.plain()
+        return plain
 
 
 @pytest.fixture
@@ -68,6 +106,7 @@ def make(fleet_path: Path, runner: Any, exchange: FakeExchange, monkeypatch: pyt
             demo.facts.fills = max(0, len(exchange.prices) - 1)
 
         monkeypatch.setattr(demo, "_look", look)
+        monkeypatch.setattr(demo_module, "DemoService", lambda here, _folder: FakeService(here, runner))
         return demo
 
     return build
@@ -85,6 +124,12 @@ def test_a_first_run_does_everything_and_trades_one_round(
     assert _playbooks(runner) == ["prepare_nodes", "prepare_sandbox", "converge_tenant"]
     assert exchange.prices == ["35500", "34400", "35500"]
     assert (report["state"], report["open_orders"], report["fills"]) == ("running", 10, 2)
+    assert [(event["type"], event["answer"], event["state"]) for event in report["events"]] == [
+        ("tenant.created", 202, "applied"),
+        ("exchange.connected", 202, "applied"),
+        ("bot.created", 202, "applied"),
+        ("bot.started", 202, "applied"),
+    ]
     assert yaml.safe_load(demo.report_path.read_text()) == report
     assert demo.report_path.stat().st_mode & 0o777 == 0o600
 
@@ -93,11 +138,12 @@ def test_a_second_run_prepares_nothing_and_moves_no_price(
     make: Callable[[], Demo], runner: Any, exchange: FakeExchange
 ) -> None:
     make().up()
-    before = (make().document_path.read_bytes(), list(exchange.accounts), list(exchange.prices))
+    before = (make().events_path.read_bytes(), list(exchange.accounts), list(exchange.prices))
     runner.calls.clear()
-    make().up()
+    report = make().up()
+    assert [event["answer"] for event in report["events"]] == [200] * 4
     assert _playbooks(runner) == ["converge_tenant"]
-    assert (make().document_path.read_bytes(), exchange.accounts, exchange.prices) == before
+    assert (make().events_path.read_bytes(), exchange.accounts, exchange.prices) == before
 
 
 def test_all_steps_can_be_asked_for(make: Callable[[], Demo], runner: Any) -> None:
@@ -119,22 +165,22 @@ def test_credentials_exist_encrypted_only(make: Callable[[], Demo], exchange: Fa
             assert account["api_secret"].encode() not in content, path
 
 
-def test_a_document_for_another_key_ring_is_made_anew(make: Callable[[], Demo], fleet_path: Path) -> None:
+def test_events_for_another_key_ring_are_made_anew(make: Callable[[], Demo], fleet_path: Path) -> None:
     demo = make()
-    demo._ensure_document()
-    before = demo.document_path.read_bytes()
+    demo._ensure_events()
+    before = demo.events_path.read_bytes()
     (fleet_path.parent / "keyring.yml").unlink()
     other = make()
     other._ensure_keyring()
-    other._ensure_document()
-    assert other.document_path.read_bytes() != before
+    other._ensure_events()
+    assert other.events_path.read_bytes() != before
     assert other._credentials() is not None
 
 
-def test_a_stored_tenant_whose_document_is_lost_is_refused(make: Callable[[], Demo]) -> None:
+def test_a_stored_tenant_whose_events_are_lost_is_refused(make: Callable[[], Demo]) -> None:
     demo = make()
     demo.up()
-    demo.document_path.unlink()
+    demo.events_path.unlink()
     with pytest.raises(DemoError, match="hummingfleet demo down"):
         make().up()
 
@@ -144,6 +190,17 @@ def test_a_failing_playbook_ends_the_demonstration_with_its_reason(make: Callabl
     failure = TaskFailure("local", "Install the engine", "no package docker.io")
     demo._run = lambda playbook, **_arguments: RunResult(playbook, 2, 1.0, failures=(failure,))
     with pytest.raises(DemoError, match=r"no package docker\.io"):
+        demo.up()
+
+
+def test_an_event_that_fails_ends_the_demonstration_with_its_reason(
+    make: Callable[[], Demo], runner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = make()
+    service = FakeService(demo.here, runner)
+    service.problem = "credentials_refused"
+    monkeypatch.setattr(demo_module, "DemoService", lambda *_arguments: service)
+    with pytest.raises(DemoError, match=r"event \S+ is failed: because"):
         demo.up()
 
 
