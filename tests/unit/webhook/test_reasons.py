@@ -138,3 +138,9 @@ def test_a_bot_cannot_bring_up_other_bots_in_its_log() -> None:
 def test_many_bots_are_counted() -> None:
     message = "tenant acme: " + "; ".join(f"bot b{number} is starting" for number in range(6))
     assert user_reason("engine_refused", message) == "Bots b0, b1, b2 and 3 more were started and do not trade."
+
+
+def test_the_page_for_operators_has_every_code() -> None:
+    page = (factories.ROOT / "docs" / "failures.md").read_text()
+    codes = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(codes) == sorted(str(problem) for problem in Problem)
