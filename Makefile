@@ -28,6 +28,10 @@ test: venv lint lab ## run every check and test, the real engine's included
 test-quick: venv ## run the tests that need nothing but Python
 	$(PYTEST) tests -m 'not lab and not engine'
 
+.PHONY: test-kill
+test-kill: venv lab ## kill web and worker at random while 1,000 events come in, on SQLite and on PostgreSQL
+	$(VENV)/bin/python tests/kill/campaign.py --json var/kill/report.json
+
 .PHONY: lint
 lint: venv ## check style, types and documentation
 	$(VENV)/bin/ruff check .
