@@ -16,7 +16,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,7 @@ class StandIn:
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload([MODULE, "sqlalchemy.dialects.sqlite", "psycopg", "webhook.runs"])
 
-    def __call__(
-        self, playbook: str, *, only: Collection[str] | None = None, keep: Collection[str] = (), **_other: Any
-    ) -> RunResult:
+    def __call__(self, playbook: str, *, only: Collection[str] | None = None, **_other: Any) -> RunResult:
         """Plays for the tenants of ``only``, in a process of its own; any playbook but the two finds nothing."""
         started = time.monotonic()
         if playbook not in ("converge_tenant", "remove_tenant"):
@@ -89,19 +87,19 @@ class StandIn:
             process.join()
             return RunResult(playbook, 1, time.monotonic() - started, output=("the playbook died",))
         process.join()
-        results = [TaskResult("lead", STACKS, "survey", {"behind": names, "surveyed": names, "asked": len(names)})]
-        failures = []
-        for tenant, answer in answers.items():
-            results.append(TaskResult(f"tenant-{tenant}", OUTCOME, "judge", answer, time.time()))
-            if answer.get("failed"):
-                failures.append(TaskFailure(f"tenant-{tenant}", "judge", answer["msg"]))
-        return RunResult(
-            playbook,
-            2 if failures else 0,
-            time.monotonic() - started,
-            failures=tuple(failures),
-            results=tuple(result for result in results if result.action in keep),
-        )
+        return answer_of(playbook, names, answers, time.monotonic() - started)
+
+
+def answer_of(playbook: str, tenants: list[str], answers: Mapping[str, Mapping[str, Any]], seconds: float) -> RunResult:
+    """What the run of a playbook comes to, given what its last task answered by tenant."""
+    survey = {"behind": tenants, "surveyed": tenants, "asked": len(tenants)}
+    results = [TaskResult("lead", STACKS, "survey", survey)]
+    failures = []
+    for tenant, answer in answers.items():
+        results.append(TaskResult(f"tenant-{tenant}", OUTCOME, "judge", answer, time.time()))
+        if answer.get("failed"):
+            failures.append(TaskFailure(f"tenant-{tenant}", "judge", answer["msg"]))
+    return RunResult(playbook, 2 if failures else 0, seconds, failures=tuple(failures), results=tuple(results))
 
 
 def play_and_tell(behaviour: Mapping[str, Any], playbook: str, tenants: list[str], pipe: Any) -> None:
@@ -112,8 +110,14 @@ def play_and_tell(behaviour: Mapping[str, Any], playbook: str, tenants: list[str
         pipe.send(answers)
 
 
-def play(behaviour: Behaviour, playbook: str, tenants: list[str]) -> dict[str, dict[str, Any]]:
-    """By tenant what the playbook's last task would answer."""
+def play(
+    behaviour: Behaviour, playbook: str, tenants: list[str], work: Callable[[str], str | None] | None = None
+) -> dict[str, dict[str, Any]]:
+    """By tenant what the playbook's last task would answer.
+
+    ``work`` is what is done for a tenant, and answers the code it failed with, or None; by default it is what
+    ``behaviour`` says.
+    """
     registry = Registry(behaviour.registry)
     if behaviour.foreign:
         be_elsewhere()
@@ -132,9 +136,14 @@ def play(behaviour: Behaviour, playbook: str, tenants: list[str]) -> dict[str, d
     else:
         fences = {tenant: time.monotonic_ns() for tenant in tenants}
     chance = random.Random(f"{behaviour.seed} {os.getpid()} {time.monotonic_ns()}")
+
+    def pretend(tenant: str) -> str | None:
+        time.sleep(chance.uniform(*behaviour.work_seconds))
+        return planned_failure(behaviour, chance, tenant)
+
     answers = {tenant: failure(tenant, "busy", f"tenant {tenant} is being worked on") for tenant in tenants}
     for tenant, fence in fences.items():
-        answers[tenant] = _work(behaviour, registry, chance, tenant, fence)
+        answers[tenant] = _converge(behaviour, registry, work or pretend, tenant, fence)
         if playbook == "remove_tenant" and not answers[tenant].get("failed"):
             registry.forget(tenant)
     return answers
@@ -145,13 +154,14 @@ def be_elsewhere() -> None:
     socket.gethostname = lambda: "elsewhere"
 
 
-def _work(behaviour: Behaviour, registry: Registry, chance: random.Random, tenant: str, fence: int) -> dict[str, Any]:
+def _converge(
+    behaviour: Behaviour, registry: Registry, work: Callable[[str], str | None], tenant: str, fence: int
+) -> dict[str, Any]:
     with tenant_lock(behaviour, tenant):
         record = registry.get(tenant)
         line = {"tenant": tenant, "fence": fence, "revision": record.revision, "worker": behaviour.worker}
         write_line(behaviour.lines_path, what="begin", **line)
-        time.sleep(chance.uniform(*behaviour.work_seconds))
-        code = planned_failure(behaviour, chance, tenant)
+        code = work(tenant)
         write_line(behaviour.lines_path, what="end", failed=code, **line)
         message = f"tenant {tenant}: a planned failure ({code})" if code else None
         outcome = {"bots": {}, "message": message, "problem": code, "changes": []}
