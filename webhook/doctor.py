@@ -23,6 +23,7 @@ MIN_COMPOSE = (2, 20)
 CLOCK_WARN_SECONDS = 2.0  # exchanges refuse requests that are a few seconds off
 CLOCK_FAIL_SECONDS = 5.0
 DISK_WARN_MIB = 5 * 1024
+_LONG_SECONDS = 900.0
 PREPARE = "run: ansible-playbook playbooks/prepare_nodes.yml --limit {node}"
 
 
@@ -62,6 +63,7 @@ def examine(here: Installation, run: Callable[..., RunResult], *, nodes: bool = 
     )
     yield from _one("key ring", lambda: _keyring(here), "make one with: hummingfleet keyring init")
     yield from _registry(here)
+    yield from _webhook(here)
     if nodes:
         yield from _nodes(here, run)
 
@@ -114,6 +116,49 @@ def _registry(here: Installation) -> Iterator[Check]:
         old = now - lease.acquired_at > 3600
         yield Check("lease", Level.WARN if old else Level.OK, lease.describe(),
                     "it is more than an hour old: see whether that process still works" if old else "")  # fmt: skip
+
+
+def _webhook(here: Installation) -> Iterator[Check]:
+    """What the portal depends on; a fleet without secrets has no portal yet, and nothing is wrong with that."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils.registry import registry_exists
+
+    from .journal import Journal
+    from .secrets_file import SecretsFile
+
+    settings = here.fleet.webhook
+    if not settings.secrets_path.exists():
+        yield Check("webhook", Level.OK, "not set up: there are no signing secrets; 'hummingfleet up' makes them")
+        return
+    yield from _one(
+        "webhook secrets",
+        lambda: f"the portal signs with {SecretsFile(settings.secrets_path).current('inbound').id}",
+        "make the file its owner's only (chmod 600), or restore it from a backup",
+    )
+    if not registry_exists(here.fleet.registry):
+        return
+    try:
+        stats = Journal(here.registry, here.fleet, here.catalogue).stats()
+    except HummingfleetError as error:
+        yield Check("events", Level.FAIL, str(error), "mend the registry or restore it from a backup")
+        return
+    if not stats.workers:
+        waiting = stats.events["accepted"] or stats.behind
+        yield Check("worker", Level.WARN if waiting else Level.OK, "none runs on this registry",
+                    "start one: hummingfleet worker" if waiting else "")  # fmt: skip
+    else:
+        yield Check("worker", Level.OK, f"{stats.workers} run(s)")
+    if stats.failed:
+        yield Check("events", Level.WARN, f"{stats.failed} tenant(s) have failed and wait for somebody",
+                    "see why: hummingfleet event list --state failed; then event retry or discard")  # fmt: skip
+    elif stats.oldest_waiting_seconds > _LONG_SECONDS:
+        yield Check("events", Level.WARN, f"the oldest waits for {stats.oldest_waiting_seconds / 60:.0f} minutes",
+                    "see why: hummingfleet event list --state accepted")  # fmt: skip
+    else:
+        yield Check("events", Level.OK, f"{stats.events['accepted']} waiting, none failed that still matters")
+    if stats.callbacks_pending and settings.portal_url is not None:
+        yield Check("call-backs", Level.OK, f"{stats.callbacks_pending} to be delivered")
+    if settings.portal_url is None:
+        yield Check("call-backs", Level.OK, "the portal is told nothing: the fleet file has no webhook.portal_url")
 
 
 def _nodes(here: Installation, run: Callable[..., RunResult]) -> Iterator[Check]:

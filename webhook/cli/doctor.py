@@ -22,7 +22,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @click.pass_context
 @pass_state
 def doctor(state: State, ctx: click.Context, no_nodes: bool) -> None:
-    """Check fleet file, catalogue, key ring, registry and nodes; say what to do.
+    """Check fleet file, catalogue, key ring, registry, events and nodes; say what to do.
 
     Ends with 1 if a check failed; warnings are none.
     """

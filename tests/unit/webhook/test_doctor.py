@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
 from click.testing import Result
 
 from webhook.doctor import Level, judge_node
+from webhook.secrets_file import SecretsFile
+from webhook.work import Ending, WorkQueue
 
 HEALTHY: dict[str, dict[str, Any]] = {
     "Read the clock": {"rc": 0, "stdout": "1795400348.9", "at": 1795400349.0},
@@ -79,3 +83,39 @@ def test_tenants_behind_and_held_leases_are_shown(
     assert result.exit_code == 0
     assert "warn  behind: 1 tenant(s)" in result.output
     assert "tenant acme is being worked on by process 1 on elsewhere" in result.output
+
+
+def _webhook(call: Callable[..., Result]) -> dict[str, tuple[str, str]]:
+    found = json.loads(call("doctor", "--no-nodes", "--json").output)
+    return {one["subject"]: (one["level"], one["finding"]) for one in found}
+
+
+def test_a_fleet_without_a_portal_is_well(call: Callable[..., Result]) -> None:
+    assert _webhook(call)["webhook"][0] == "ok"
+
+
+def test_waiting_work_without_a_worker_is_a_warning(
+    call: Callable[..., Result], stored: dict[str, Any], fleet_path: Path
+) -> None:
+    SecretsFile(fleet_path.parent / "var" / "webhook-secrets.yml").ensure(time.time())
+    assert _webhook(call)["worker"] == ("warn", "none runs on this registry")
+    call("converge", "acme")
+    assert _webhook(call)["worker"][0] == "ok"
+
+
+def test_a_tenant_that_was_given_up_is_a_warning(
+    call: Callable[..., Result], stored: dict[str, Any], registry: Any, fleet_path: Path
+) -> None:
+    SecretsFile(fleet_path.parent / "var" / "webhook-secrets.yml").ensure(time.time())
+    queue = WorkQueue(registry, process_holder())
+    (claim,) = queue.claim(["acme"])
+    queue.finish(claim, Ending("credentials_refused"))
+    level, finding = _webhook(call)["events"]
+    assert (level, finding) == ("warn", "1 tenant(s) have failed and wait for somebody")
+
+
+def test_signing_secrets_that_others_can_read_fail(call: Callable[..., Result], fleet_path: Path) -> None:
+    path = fleet_path.parent / "var" / "webhook-secrets.yml"
+    SecretsFile(path).ensure(time.time())
+    path.chmod(0o644)
+    assert _webhook(call)["webhook secrets"][0] == "fail"
