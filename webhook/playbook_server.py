@@ -161,7 +161,7 @@ def imported_environment(environment: Mapping[bytes, bytes]) -> dict[bytes, byte
     }
 
 
-class _Files:
+class Files:
     """What the server has read: a file that is another one now, came or went makes it outdated."""
 
     def __init__(self, paths: Iterable[str]) -> None:
@@ -204,7 +204,7 @@ def _plugin_files(folder: str) -> list[Path]:
     return [path for path in sorted((ROOT / "plugins" / folder).glob("*.py")) if path.stem != "__init__"]
 
 
-def _files_read() -> _Files:
+def _files_read() -> Files:
     from ansible import constants
 
     paths = {sys.executable, str(PLAIN), "/etc/ansible/plugin_filters.yml", *filter(None, [constants.CONFIG_FILE])}
@@ -214,7 +214,7 @@ def _files_read() -> _Files:
     ansible = Path(sys.modules["ansible"].__file__ or "").parent
     paths.update(map(str, ansible.glob("config/*.yml")))
     paths.update(map(str, (ROOT / "meta" / "runtime.yml", ROOT / "galaxy.yml")))
-    return _Files(paths)
+    return Files(paths)
 
 
 def _serve(address: Path) -> None:
@@ -240,7 +240,7 @@ def _serve(address: Path) -> None:
 class _Server:
     """One thread, one selector: new connections, signals to pass on, ended children, the end of the owner."""
 
-    def __init__(self, listener: socket.socket, address: Path, environment: dict[bytes, bytes], files: _Files) -> None:
+    def __init__(self, listener: socket.socket, address: Path, environment: dict[bytes, bytes], files: Files) -> None:
         self.listener = listener
         self.address = address
         self.environment = environment
@@ -408,8 +408,8 @@ def _take_place(request: _Request, descriptors: list[int]) -> None:
     os.environb.update(request.environment)
     sys.argv = list(request.arguments)
     time.tzset()
-    # Python decides this by what the streams are; the server's were a file.
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+    # Python decides this by what the stream is, and the server's was a file.
+    sys.stdout.reconfigure(line_buffering=os.isatty(1) and not sys.stdout.write_through)  # type: ignore[union-attr]
 
 
 def _renew_ansible() -> None:

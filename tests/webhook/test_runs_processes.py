@@ -117,7 +117,7 @@ def start(
     future = pool.submit(
         runs.run_playbook,
         str(playbook.with_suffix("")),
-        fleet_path=Path("localhost,"),
+        fleet_path=Path("localhost"),
         run_dir=playbook.parent / "run",
         on_start=started.append,
         **arguments,
@@ -169,7 +169,7 @@ def test_a_run_that_is_cancelled_before_it_begins_starts_nothing(folder: Path, s
     cancel.set()
     with pytest.raises(runs.RunCancelledError):
         runs.run_playbook(
-            str(folder / "stubborn"), fleet_path=Path("localhost,"), cancel=cancel, server=starter, run_dir=folder
+            str(folder / "stubborn"), fleet_path=Path("localhost"), cancel=cancel, server=starter, run_dir=folder
         )
     assert not (folder / "pids").exists()
     assert not [*(folder / "runs").glob("*")]
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_a_run_of_the_main_thread(folder: Path) -> None:
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(runs.RunCancelledError):
-        runs.run_playbook(str(folder / "stubborn"), fleet_path=Path("localhost,"), on_start=interrupt)
+        runs.run_playbook(str(folder / "stubborn"), fleet_path=Path("localhost"), on_start=interrupt)
     assert not any(map(is_alive, noted(folder / "pids")))
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -212,7 +212,7 @@ with ForkServer(Path(run_dir)) as server:
     else:
         print(0, flush=True)
     run_playbook(
-        playbook, fleet_path=Path("localhost,"), run_dir=Path(run_dir), server=server if forked == "forked" else None
+        playbook, fleet_path=Path("localhost"), run_dir=Path(run_dir), server=server if forked == "forked" else None
     )
 """
 
