@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Hummingfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an operator can ask for, as pure functions from a tenant's document to its next one."""
+"""What operators and the portal can ask for, as pure functions from a tenant's document to its next one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Hu
 
 BotState = Literal["running", "stopped", "liquidated"]
 TenantState = Literal["active", "suspended", "terminated"]
-Change = Callable[[dict[str, Any]], Mapping[str, Any]]
+Document = Mapping[str, Any]
+Change = Callable[[Document], dict[str, Any]]
 
 
 class UnknownBotError(HummingfleetError):
     """The tenant has no such bot."""
 
 
-def find_bot(document: Mapping[str, Any], bot: str) -> dict[str, Any]:
+def find_bot(document: Document, bot: str) -> dict[str, Any]:
     """The bot's part of the document; raises UnknownBotError."""
     found: dict[str, Any] | None = next((b for b in document.get("bots", ()) if b["id"] == bot), None)
     if found is None:
@@ -28,36 +29,45 @@ def find_bot(document: Mapping[str, Any], bot: str) -> dict[str, Any]:
     return found
 
 
-def set_bot_state(bot: str, state: BotState) -> Change:
-    """The bot runs, is stopped (orders cancelled, position kept), or is liquidated (position sold at market, too)."""
+def update_bot(bot: str, **fields: Any) -> Change:
+    """The bot gets these fields; the others stay. Raises UnknownBotError."""
 
-    def change(document: dict[str, Any]) -> dict[str, Any]:
-        find_bot(document, bot)["state"] = state
-        return document
+    def change(document: Document) -> dict[str, Any]:
+        find_bot(document, bot)
+        return {**document, "bots": [{**b, **fields} if b["id"] == bot else b for b in document["bots"]]}
 
     return change
+
+
+def set_bot_state(bot: str, state: BotState) -> Change:
+    """The bot runs, is stopped (orders cancelled, position kept), or is liquidated (position sold at market, too)."""
+    return update_bot(bot, state=state)
 
 
 def restart_bot(bot: str) -> Change:
     """The bot's container is replaced: orders cancelled, position kept and adopted. A stopped bot is started."""
+    return _start_again(bot, "restarts")
 
-    def change(document: dict[str, Any]) -> dict[str, Any]:
-        found = find_bot(document, bot)
-        found["state"] = "running"
-        found["restarts"] = found.get("restarts", 0) + 1
-        return document
+
+def resume_bot(bot: str) -> Change:
+    """A risk halt of the bot is lifted. A stopped bot is started."""
+    return _start_again(bot, "resumes")
+
+
+def _start_again(bot: str, counter: str) -> Change:
+    def change(document: Document) -> dict[str, Any]:
+        count = find_bot(document, bot).get(counter, 0) + 1
+        return update_bot(bot, state="running", **{counter: count})(document)
 
     return change
 
 
-def resume_bot(bot: str) -> Change:
-    """A risk halt of the bot is lifted."""
+def remove_bot(bot: str) -> Change:
+    """The bot is deleted: orders cancelled, its position left on the exchange. Raises UnknownBotError."""
 
-    def change(document: dict[str, Any]) -> dict[str, Any]:
-        found = find_bot(document, bot)
-        found["state"] = "running"
-        found["resumes"] = found.get("resumes", 0) + 1
-        return document
+    def change(document: Document) -> dict[str, Any]:
+        find_bot(document, bot)
+        return {**document, "bots": [b for b in document["bots"] if b["id"] != bot]}
 
     return change
 
@@ -65,8 +75,7 @@ def resume_bot(bot: str) -> Change:
 def set_tenant_state(state: TenantState) -> Change:
     """The whole stack runs, is suspended (stopped, everything kept), or leaves its node."""
 
-    def change(document: dict[str, Any]) -> dict[str, Any]:
-        document["state"] = state
-        return document
+    def change(document: Document) -> dict[str, Any]:
+        return {**document, "state": state}
 
     return change
