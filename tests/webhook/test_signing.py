@@ -111,6 +111,20 @@ def test_everything_malformed_is_the_same_refusal(changes: Mapping[str, str | No
         signing.verify([SECRET], headers(**changes), BODY, TIMESTAMP)
 
 
+@pytest.mark.parametrize("msg_id", ["", "msg 1", "msg_1\n", "a/../b", "ü", "x" * 129, "<script>", "a,b"])
+def test_an_id_that_is_none_is_refused_also_with_a_signature_that_fits(msg_id: str) -> None:
+    fitting = standardwebhooks.Webhook(SECRET).sign(msg_id, datetime.fromtimestamp(TIMESTAMP, UTC), BODY.decode())
+    with pytest.raises(SignatureError, match="webhook-id"):
+        signing.verify([SECRET], headers(id=msg_id, signature=fitting), BODY, TIMESTAMP)
+
+
+def test_so_many_signatures_are_looked_at_and_no_more() -> None:
+    other = "v1," + "A" * 43 + "="
+    assert signing.verify([SECRET], headers(signature=" ".join([other] * 15 + [SIGNATURE])), BODY, TIMESTAMP)
+    with pytest.raises(SignatureError, match="1 to 16"):
+        signing.verify([SECRET], headers(signature=" ".join([other] * 16 + [SIGNATURE])), BODY, TIMESTAMP)
+
+
 @pytest.mark.parametrize("body", [BODY + b" ", b"", BODY[:-1], b"\xff\xfe", b"{"])
 def test_another_body_is_refused(body: bytes) -> None:
     with pytest.raises(SignatureError):
