@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -50,7 +51,6 @@ class ForkServer:
         self._socket = Path()
         self._started = 0.0
         self._was_ready = False
-        self._number = 0
         self._old: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> ForkServer:
@@ -126,9 +126,7 @@ class ForkServer:
 
         private_dir(self.run_dir)
         _remove_dead_sockets(self.run_dir)
-        self._number += 1
-        self._socket = self.run_dir / f"forkserver-{os.getpid()}-{self._number}{_SUFFIX}"
-        self._socket.unlink(missing_ok=True)
+        self._socket = self.run_dir / f"forkserver-{secrets.token_hex(4)}{_SUFFIX}"
         self._started, self._was_ready = time.monotonic(), False
         log = os.open(self.run_dir / _LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:

@@ -267,14 +267,16 @@ def _base_environment() -> dict[str, str]:
 
 def _stand_in(folder: Path, server: ForkServer | None) -> dict[str, str]:
     """Puts our client where ansible-runner looks for ``ansible-playbook``; the variables that it needs."""
-    from . import playbook_client, playbook_server
+    from . import forkserver, playbook_client, playbook_server
 
     stand_in = folder / "bin" / "ansible-playbook"
     stand_in.parent.mkdir()
     command = shlex.join([sys.executable, "-IS", str(CLIENT)])
     stand_in.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
     stand_in.chmod(0o700)
-    address = server.address() if server is not None else None
+    address = None
+    with contextlib.suppress(forkserver.ForkServerError):
+        address = server.address() if server is not None else None
     return {
         MARK: folder.name,
         "PATH": os.pathsep.join([str(stand_in.parent), _base_environment()["PATH"]]),
@@ -291,18 +293,18 @@ def _run_folder(run_dir: Path | None, playbook: str) -> Iterator[Path]:
 
     from .forkserver import private_dir
 
-    temporary = None
-    if run_dir is None:
-        temporary = Path(tempfile.mkdtemp(prefix="hummingfleet-run-"))
-    runs = private_dir((temporary or run_dir or Path()) / _RUNS)
-    folder = runs / secrets.token_hex(8)
-    try:
-        folder.mkdir(mode=0o700)
-        record = {"owner": process_holder(), "playbook": playbook}
-        (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        try:
+            if run_dir is None:
+                run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hummingfleet-run-")))
+            folder = private_dir(run_dir.absolute() / _RUNS) / secrets.token_hex(8)
+            folder.mkdir(mode=0o700)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            record = {"owner": process_holder(), "playbook": playbook}
+            (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"the folder of a run cannot be made: {error}") from None
         yield folder
-    finally:
-        shutil.rmtree(temporary or folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

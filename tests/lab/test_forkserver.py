@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -158,6 +159,7 @@ PLAY = """
   connection: local
   gather_facts: false
 """
+HELLO = PLAY + "  tasks: [{ansible.builtin.debug: {msg: hello}}]\n"
 EVERYDAY = """
   handlers:
     - name: Tell
@@ -239,7 +241,8 @@ def test_an_unreachable_host_beside_one_that_answers(same: Callable[..., Seen], 
 def test_check_and_diff(same: Callable[..., Seen], tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("old\n")
-    play = PLAY + f"  tasks: [{{ansible.builtin.copy: {{dest: {target}, content: two {{{{ 1 + 1 }}}}}}}}]\n"
+    copy = {"dest": str(target), "content": "new {{ 1 + 1 }}"}
+    play = PLAY + f"  tasks: [{{ansible.builtin.copy: {json.dumps(copy)}}}]\n"
     seen = same(play, check=True, diff=True)
     assert "+new 2" in seen.text
     assert target.read_text() == "old\n"
@@ -362,43 +365,57 @@ def witness(seen: Seen) -> dict[str, Any]:
 def test_the_process_itself_and_a_callback_beside_the_playbook(same: Callable[..., Seen], tmp_path: Path) -> None:
     (tmp_path / "callback_plugins").mkdir()
     (tmp_path / "callback_plugins" / "witness.py").write_text(WITNESS)
-    told = witness(same(PLAY + "  tasks: [{ansible.builtin.debug: {msg: x}}]\n"))
+    told = witness(same(HELLO))
     assert told["leads its session"] and told["has its terminal"]
     assert not [name for name in told["environment"] if name.startswith("HUMMINGFLEET_RUN_")]
 
 
 def test_ids_of_tasks_differ_from_run_to_run(see: Callable[..., Seen], server: ForkServer) -> None:
-    play = PLAY + "  tasks: [{ansible.builtin.debug: {msg: x}}]\n"
-    ids = [{event["event_data"].get("task_uuid") for event in see(play, server=server).events} for _ in range(2)]
+    ids = [{event["event_data"].get("task_uuid") for event in see(HELLO, server=server).events} for _ in range(2)]
     assert ids[0] & ids[1] == {None}
 
 
-def test_the_servers_own_folder_is_not_a_runs(see: Callable[..., Seen], server: ForkServer) -> None:
-    play = PLAY + "  tasks: [{ansible.builtin.template: {src: t.j2, dest: '{{ playbook_dir }}/out'}}]\n"
-    local = Path("~/.ansible/tmp").expanduser()
-    before = set(local.iterdir())
-    (Path(tempfile.gettempdir())).exists()
-    for _ in range(2):
-        see(play, server=server)
-    assert {path for path in before if str(server.pid) in path.name} <= set(local.iterdir())
-    new = {path.name for path in set(local.iterdir()) - before}
-    assert not [name for name in new if re.match(rf"ansible-local-{server.pid}", name)]
+def test_the_servers_own_temporary_folder_outlives_its_runs(see: Callable[..., Seen], server: ForkServer) -> None:
+    def folders() -> list[Path]:
+        return list(Path("~/.ansible/tmp").expanduser().glob(f"ansible-local-{server.pid}*"))
+
+    assert len(folders()) == 1
+    assert see(HELLO, server=server).parent == server.pid
+    assert len(folders()) == 1
 
 
 # --- ssh, Docker, our own playbooks ----------------------------------------------------------------------------------
+
+
+def ssh_variables(folder: Path, ssh: SshServer) -> dict[str, Any]:
+    """How Ansible reaches the server."""
+    return {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": ssh.port,
+        "ansible_user": getpass.getuser(),
+        "ansible_ssh_private_key_file": str(folder / "client_key"),
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={folder}/known_hosts -o StrictHostKeyChecking=yes",
+        # A folder of its own for shared connections, so that each can be found.
+        "ansible_control_path_dir": str(control_dir(folder)),
+    }
+
+
+def control_dir(folder: Path) -> Path:
+    """Where shared connections are; a socket's path is short."""
+    return Path(tempfile.gettempdir(), f"hfcp-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
+
+
+def close_connections(folder: Path) -> list[int]:
+    """Closes the shared connections that are open; for each, 0 if somebody was there to do it."""
+    commands = [["ssh", "-O", "exit", "-S", str(path), "x"] for path in control_dir(folder).glob("*")]
+    return [subprocess.run(command, capture_output=True).returncode for command in commands]
 
 
 @pytest.mark.lab
 def test_over_ssh(same: Callable[..., Seen], tmp_path: Path) -> None:
     ssh = SshServer(tmp_path)
     try:
-        connection = {
-            "ansible_host": "127.0.0.1",
-            "ansible_port": ssh.port,
-            "ansible_user": getpass.getuser(),
-            "ansible_ssh_private_key_file": str(tmp_path / "client_key"),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={tmp_path}/known_hosts -o StrictHostKeyChecking=yes",
-        }
+        connection = ssh_variables(tmp_path, ssh)
         hosts = tmp_path / "hosts.yml"
         hosts.write_text(json.dumps({"all": {"hosts": {"one": connection, "two": connection}}}))
         seen = same(
@@ -409,10 +426,39 @@ def test_over_ssh(same: Callable[..., Seen], tmp_path: Path) -> None:
         assert seen.rc == 0, seen.text
         # A wrong key of the host is refused, as ansible.cfg wants it.
         (tmp_path / "known_hosts").write_text((tmp_path / "known_hosts").read_text().replace("AAAA", "AAAB"))
-        for path in (Path("~/.ansible/cp").expanduser()).glob("*"):
-            subprocess.run(["ssh", "-O", "exit", "-S", str(path), "x"], capture_output=True)
+        assert close_connections(tmp_path) == [0]  # two hosts, one address
         seen = same("- hosts: one\n  gather_facts: false\n  tasks: [{ansible.builtin.ping: }]\n", inventory=hosts)
         assert seen.rc == 4
+    finally:
+        ssh.stop()
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_cancelled_run_leaves_ssh_connections_to_others(server: ForkServer, tmp_path: Path, forked: bool) -> None:
+    ssh = SshServer(tmp_path)
+    try:
+        hosts = tmp_path / "hosts.yml"
+        hosts.write_text(json.dumps({"all": {"hosts": {"one": ssh_variables(tmp_path, ssh)}}}))
+        (tmp_path / "waiting.yml").write_text(
+            "- hosts: all\n  gather_facts: false\n  tasks:\n"
+            f"    - ansible.builtin.file: {{path: {tmp_path}/begun, state: touch}}\n"
+            f"    - ansible.builtin.wait_for: {{path: {tmp_path}/go}}\n"
+        )
+        cancel = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(
+                runs.run_playbook,
+                str(tmp_path / "waiting"),
+                fleet_path=hosts,
+                cancel=cancel,
+                server=server if forked else None,
+            )
+            await_((tmp_path / "begun").exists, "the first task")
+            cancel.set()
+            with pytest.raises(runs.RunCancelledError):
+                run.result(60)
+        assert close_connections(tmp_path) == [0]
     finally:
         ssh.stop()
 
@@ -452,8 +498,6 @@ def test_our_own_converge(same: Callable[..., Seen], see: Callable[..., Seen], s
 
 
 # --- when it must not be used ----------------------------------------------------------------------------------------
-
-HELLO = PLAY + "  tasks: [{ansible.builtin.debug: {msg: hello}}]\n"
 
 
 def test_other_settings_of_ansible_make_a_plain_start(
