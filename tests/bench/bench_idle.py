@@ -1,7 +1,7 @@
 """Measures what web service and worker cost while nothing happens: processor time and memory of both together.
 
 Real processes with their settings' defaults, so the worker also looks at the tenants now and then, which starts a
-playbook; its processes and what they start on this machine are counted (Docker itself is not). Memory is what is
+playbook; its processes and what they start on this machine are counted (Docker itself is not), for whole periods. Memory is what is
 resident (PSS: what several processes share is counted once), sampled every second; its median and highest value.
 
     .venv/bin/python tests/bench/bench_idle.py --json var/bench/idle.json
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,11 @@ sys.path.insert(0, str(ROOT))
 from tests.bench.report import Bound, finish  # noqa: E402
 from tests.factories import document, market_making_bot  # noqa: E402
 from tests.installation import Installation  # noqa: E402
-from tests.kill.stage import Service, answers_http, free_port, make_secrets  # noqa: E402
+from tests.kill.stage import Service, answers_http, free_port, make_secrets, wait_until  # noqa: E402
 
 # Bots of that many tenants and more would be another benchmark: that of the nodes.
 TENANTS = (0, 10)
+LOOKS = 2
 SETTLE_SECONDS = 45  # after a run the worker looks at its tenants three times within half a minute
 
 
@@ -78,12 +81,25 @@ class Group:
         self._folder.rmdir()
 
 
+class Watched(Installation):
+    """An installation whose worker can be asked what it does."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.worker_port = free_port()
+
+    def looks(self) -> int:
+        """How often the worker has looked at the tenants."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.worker_port}/livez", timeout=10) as answer:
+            return int(json.load(answer)["worker"]["observations"])
+
+
 @contextlib.contextmanager
-def installation(folder: Path, tenants: int) -> Iterator[tuple[Installation, list[Service]]]:
+def installation(folder: Path, tenants: int) -> Iterator[tuple[Watched, list[Service]]]:
     """An installation with that many converged tenants, and its two services, not started yet."""
     (folder / "ansible.cfg").write_text("")
-    here = Installation(folder, prefix="idle-", pool="10.203.0.0/20", uid_start=390_000)
-    port, worker_port = free_port(), free_port()
+    here = Watched(folder, prefix="idle-", pool="10.203.0.0/20", uid_start=390_000)
+    port, worker_port = free_port(), here.worker_port
     fleet = yaml.safe_load(here.fleet_path.read_text())
     fleet["webhook"] = {
         "listen": f"127.0.0.1:{port}",
@@ -125,7 +141,7 @@ def measure(tenants: int, seconds: float, settle: float) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="hf-idle-", dir="/var/tmp"))
     group = Group(f"hf-idle-{os.getpid()}")
     try:
-        with installation(folder, tenants) as (_here, services):
+        with installation(folder, tenants) as (here, services):
             try:
                 for service in services:
                     service.start()
@@ -133,11 +149,15 @@ def measure(tenants: int, seconds: float, settle: float) -> dict[str, Any]:
                 for service in services:
                     service.wait_ready()
                 time.sleep(settle)
-                used, began = group.cpu_seconds(), time.monotonic()
+                # Whole periods: from the end of one look at the tenants to the end of another.
+                looks = here.looks()
+                wait_until(lambda: not tenants or here.looks() > looks, "the worker looked at the tenants", 900)
+                used, began, looks = group.cpu_seconds(), time.monotonic(), here.looks()
                 memory = []
-                while time.monotonic() - began < seconds:
+                while time.monotonic() - began < seconds or (tenants and here.looks() < looks + LOOKS):
                     memory.append(group.memory_mib())
                     time.sleep(1)
+                looks = here.looks() - looks
                 share = (group.cpu_seconds() - used) / (time.monotonic() - began)
             finally:
                 for service in services:
@@ -147,6 +167,8 @@ def measure(tenants: int, seconds: float, settle: float) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
     pss, rss = zip(*memory, strict=True)
     return {
+        "seconds": round(len(memory)),
+        "looks_at_tenants": looks,
         "cpu_percent_of_a_core": round(share * 100, 2),
         "pss_mib": round(statistics.median(pss)),
         "pss_mib_highest": round(max(pss)),

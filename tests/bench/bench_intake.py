@@ -15,7 +15,6 @@ import contextlib
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.bench.environments import environment_with  # noqa: E402
 from tests.bench.load import Load, request, send_all  # noqa: E402
 from tests.bench.report import Bound, finish  # noqa: E402
 from tests.factories import connection, market_making_bot  # noqa: E402
@@ -139,20 +139,6 @@ def rulebook(folder: Path) -> Iterator[Rulebook]:
         yield made
     finally:
         service.stop()
-
-
-def environment_with(name: str, packages: tuple[str, ...]) -> Path:
-    """A Python environment under var/bench with these packages, made if it is not there."""
-    folder = ROOT / "var" / "bench" / name
-    stamp = folder / ".packages"
-    if not stamp.exists() or stamp.read_text() != "\n".join(packages):
-        say(f"an environment of its own for {packages[0]}")
-        uv = str(ROOT / ".venv" / "bin" / "uv")
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run([uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), *packages], check=True)
-        stamp.write_text("\n".join(packages))
-    return folder
 
 
 def measure(count: int, rounds: int) -> dict[str, Any]:

@@ -143,6 +143,10 @@ class Stage:
         """How the web process is started."""
         return [sys.executable, "-m", "webhook", "--fleet", str(self.fleet_path), "serve"]
 
+    def worker_program(self) -> list[str]:
+        """How a worker process is started, before its fleet file and its behaviour."""
+        return [sys.executable, str(ROOT / "tests" / "kill" / "worker_process.py")]
+
     def add_worker(self, behaviour: Any) -> Service:
         """A worker process of its own, with a stand-in for the playbook; not started yet."""
         from dataclasses import asdict
@@ -153,7 +157,7 @@ class Stage:
         self._write_fleet(fleet_path, {**self._webhook, "worker_listen": f"127.0.0.1:{port}"})
         settings = self.folder / f"worker{number}.json"
         settings.write_text(json.dumps(asdict(behaviour)))
-        command = [sys.executable, str(ROOT / "tests" / "kill" / "worker_process.py"), str(fleet_path), str(settings)]
+        command = [*self.worker_program(), str(fleet_path), str(settings)]
         worker = Service(f"worker{number}", command, self.folder, lambda: answers_http(port))
         self.workers.append(worker)
         return worker
