@@ -35,8 +35,9 @@ def document_bot(bot: Any) -> Any:
     if not isinstance(bot, Mapping):
         return bot
     result = {"risk_config": {}, "state": "stopped", **copy.deepcopy(dict(bot))}
-    if "bot_name" in result and "name" not in result:
-        result["name"] = result.pop("bot_name")
+    if "bot_name" in result:
+        result.setdefault("name", result["bot_name"])
+        del result["bot_name"]
     return result
 
 
@@ -100,7 +101,8 @@ class BotCreated(Event):
     def _origins(self, document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         here = f"/bots/{position(document, 'bots', self.data.bot['id'])}"
         name = "bot_name" if "bot_name" in self.data.bot else "name"
-        return [(f"{here}/name", f"/data/bot/{name}"), (here, "/data/bot/*"), ("/bots", "/data/bot")]
+        others = [(f"/bots/{index}", "/data") for index in range(len(document["bots"]))]
+        return [(f"{here}/name", f"/data/bot/{name}"), (here, "/data/bot/*"), *others, ("/bots", "/data/bot")]
 
 
 def _named(faults: Iterable[Fault], where: str, bot: Any) -> Iterator[Fault]:

@@ -61,7 +61,6 @@ class _ConnectionEvent(Event):
         return [
             (f"/exchange_connections/{index}", "/data/connection/*"),
             ("/exchange_connections", "/data/connection"),
-            ("/bots", "/data/connection"),
         ]
 
 

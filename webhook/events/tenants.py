@@ -126,8 +126,9 @@ class TenantUpdated(Event):
             yield Fault("/data/changes", "nothing is changed", _list_of(TenantChanges), "changes.empty")
         if isinstance(given.get("placement"), dict):
             yield from unknown_keys(given["placement"], ("ring", "labels"), "/data/changes/placement", _NODE_HINT)
-        faults = document_faults({name: given[name] for name in TenantChanges.model_fields if name in given}, catalogue)
-        for name in given:
+        known = {name: given[name] for name in TenantChanges.model_fields if name in given}
+        faults = document_faults(known, catalogue)
+        for name in known:
             yield from moved(faults, f"/{name}", f"/data/changes/{name}")
 
     def _change(self, document: Mapping[str, Any]) -> dict[str, Any]:
