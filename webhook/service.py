@@ -307,7 +307,10 @@ def _fork_server(installation: Installation) -> Any:
     """The fork server, being started; a run that finds none starts Ansible itself."""
     from .forkserver import ForkServer, ForkServerError
 
-    server = ForkServer(installation.fleet.run_dir)
+    # A folder of its own: the run folder may be open to the web process's user, who wakes the worker there.
+    run_dir = installation.fleet.run_dir
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    server = ForkServer(run_dir / "forkserver")
     try:
         server.start()
     except ForkServerError as error:
