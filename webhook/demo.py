@@ -207,6 +207,7 @@ class Demo:
                 "run: hummingfleet demo down"
             )
         write_private(self.events_path, json.dumps(self._new_events(), indent=2) + "\n")
+        write_private(self.folder / "bot.json", json.dumps({"tenant": TENANT, "bot_id": BOT}) + "\n")
         return f"made {self.events_path.relative_to(self.here.fleet.root)}"
 
     def _events(self) -> list[dict[str, Any]]:
@@ -705,6 +706,9 @@ def next_steps() -> Iterator[tuple[str, str]]:
     yield "stop it: orders cancelled, position kept", f"{_HUMMINGFLEET} bot stop {TENANT} {BOT}"
     yield "start it again: it adopts its position", f"{_HUMMINGFLEET} bot start {TENANT} {BOT}"
     yield "what changed, when and why", f"{_HUMMINGFLEET} tenant history {TENANT} --diff"
+    yield "the portal's events", f"{_HUMMINGFLEET} event list --tenant {TENANT}"
+    yield "web service and worker, until Ctrl+C", f"{_HUMMINGFLEET} up"
+    yield "be the portal (while that runs)", f"{_HUMMINGFLEET} event send bot.restarted --data @var/demo/bot.json --wait"
     yield "the stack on the node", f"docker ps --filter label=hummingfleet.tenant={TENANT}"
     yield "the exchange's own view", "docker exec hf-sandbox python -m sandbox.control orders"
     yield "move the price yourself", f"docker exec hf-sandbox python -m sandbox.control price {PAIR} 33900"
