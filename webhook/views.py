@@ -105,7 +105,6 @@ ROUTES: tuple[Route, ...] = (
         },
         (
             problems.SIGNATURE,
-            problems.NOT_ALLOWED,
             problems.EVENT_CONFLICT,
             problems.SEQUENCE,
             problems.TOO_LARGE,

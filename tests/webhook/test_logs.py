@@ -19,6 +19,12 @@ from webhook import logs
 from webhook.signing import generate_secret, sign
 
 
+@pytest.fixture(autouse=True)
+def nothing_bound() -> None:
+    """What other tests' requests were about is over."""
+    logs.bind()
+
+
 def line(message: str, *arguments: Any, **fields: Any) -> dict[str, Any]:
     """What a logging call writes, read back."""
     record = logging.LogRecord("webhook.test", logging.INFO, "x.py", 1, message, arguments, None)
