@@ -174,7 +174,7 @@ class Files:
     @staticmethod
     def _look(path: str) -> tuple[int, int, int] | None:
         try:
-            status = Path(path).stat()
+            status = os.stat(path)  # noqa: PTH116  a thousand of them with each run
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
@@ -212,7 +212,8 @@ def _files_read() -> Files:
         if file := getattr(module, "__file__", None):
             paths.add(str(Path(file).absolute()))
     ansible = Path(sys.modules["ansible"].__file__ or "").parent
-    paths.update(map(str, ansible.glob("config/*.yml")))
+    paths.update(map(str, (*ansible.glob("config/*.yml"), *ansible.glob("_internal/_ansiballz/*.py"))))
+    paths.add(str(ansible.parent))  # a package that was installed may have joined itself to what was imported
     paths.update(map(str, (ROOT / "meta" / "runtime.yml", ROOT / "galaxy.yml")))
     return Files(paths)
 
