@@ -22,34 +22,42 @@ AT_ONCE = min(4000, HARD - 50)
 SETTLED = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EACCES, errno.EPERM)
 
 
+def connect(probe, target):
+    """What connecting comes to: 0, EALREADY while nothing answered yet, or the error. The socket can be used again."""
+    outcome = probe.connect_ex(target)
+    # On one machine the answer is mostly there by now, and a second call tells it.
+    return probe.connect_ex(target) if outcome == errno.EINPROGRESS else outcome
+
+
 def scan(job):
     """The open ports of a slice of one address."""
     address, first, last, timeout = job
     found, waiting, poller = [], {}, select.epoll()
-    port, deadlines = first, collections.deque()
+    port, deadlines, probe = first, collections.deque(), None
     while port <= last or waiting:
         while port <= last and len(waiting) < AT_ONCE:
-            probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            outcome = probe.connect_ex((address, port))
-            if outcome == errno.EINPROGRESS:
+            probe = probe or socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            outcome = connect(probe, (address, port))
+            if outcome == errno.EALREADY:
                 waiting[probe.fileno()] = (probe, port)
                 deadlines.append((time.monotonic() + timeout, probe.fileno(), port))
                 poller.register(probe, select.EPOLLOUT)
-            else:
+                probe = None
+            elif outcome == 0:
+                found.append(port)
                 probe.close()
-                if outcome == 0:
-                    found.append(port)
-                elif outcome == errno.ENETUNREACH:
-                    return address, found  # no way there at all, whatever the port
-                elif outcome not in SETTLED:
-                    raise OSError(outcome, f"{address}:{port}")
+                probe = None
+            elif outcome == errno.ENETUNREACH:
+                return address, found  # no way there at all, whatever the port
+            elif outcome not in SETTLED:
+                raise OSError(outcome, f"{address}:{port}")
             port += 1
         for number, _event in poller.poll(0.02, AT_ONCE):
-            probe, tried = waiting.pop(number)
-            if probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+            answered, tried = waiting.pop(number)
+            if answered.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
                 found.append(tried)
             poller.unregister(number)
-            probe.close()
+            answered.close()
         while deadlines:
             deadline, number, tried = deadlines[0]
             unanswered = waiting.get(number, (None, None))[1] == tried
@@ -57,9 +65,9 @@ def scan(job):
                 break
             deadlines.popleft()
             if unanswered:
-                probe, _port = waiting.pop(number)
+                silent, _port = waiting.pop(number)
                 poller.unregister(number)
-                probe.close()
+                silent.close()
     return address, found
 
 

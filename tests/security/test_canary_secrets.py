@@ -107,6 +107,8 @@ class Run:
         self.search = Search(self.secrets | controls)
         self.found: set[Finding] = set()
         self.sampler = Sampler(self.search)
+        # New to the sampler, so it is watched.
+        self.run_dir = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.artifacts: list[Path] = []
         self.node = installation.base_dir
         self.own_files = {
@@ -184,7 +186,13 @@ class Run:
             patch.setenv("PATH", f"{ROOT}/.venv/bin:{SYSTEM_PATH}")
             kept = SimpleNamespace(rmtree=lambda folder, **_options: self.artifacts.append(Path(folder)))
             patch.setattr(runs, "shutil", kept)
-            result = runs.run_playbook(playbook, fleet_path=self.installation.fleet_path, only=[TENANT], **options)
+            result = runs.run_playbook(
+                playbook,
+                fleet_path=self.installation.fleet_path,
+                only=[TENANT],
+                run_dir=self.run_dir,
+                **options,
+            )
         self.look_at_output("\n".join(result.output))
         assert result.ok, result.problem()
         return result
@@ -307,7 +315,7 @@ def run() -> Iterator[Run]:
     finally:
         installation.clean()
         docker("image", "rm", CONTROL_IMAGE, check=False)
-        for path in (folder, *(made.artifacts if made else ())):
+        for path in (folder, *([made.run_dir] if made else ())):
             shutil.rmtree(path, ignore_errors=True)
 
 
