@@ -11,9 +11,10 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "collections"))
+sys.path[:0] = [str(ROOT), str(ROOT / "collections")]
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import (  # noqa: E402
     Catalogue,
     Connector,
@@ -25,6 +26,8 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.risk import USD_
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import RULES  # noqa: E402
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES  # noqa: E402
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import Strategy  # noqa: E402
+
+from webhook.events import EVENT_RULES, EVENT_TYPES, NOT_YET, event_schema  # noqa: E402
 
 NOTICE = "<!-- Written by tools/generate_reference.py; change the code or the catalogue, not this page. -->\n"
 
@@ -118,6 +121,62 @@ def rules_page() -> str:
     )
 
 
+def accepted(schema: dict[str, Any]) -> str:
+    """What a field of an event takes, in a few words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "const" in schema or "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(accepted(one) for one in schema["anyOf"])
+    if schema["type"] == "array":
+        return f"list of {accepted(schema['items'])}"
+    words = {"string": "text", "integer": "whole number", "boolean": "`true`, `false`", "object": "mapping"}
+    return {"date-time": "time"}.get(schema.get("format", ""), words.get(schema["type"], schema["type"]))
+
+
+def fields_table(schema: dict[str, Any]) -> str:
+    """A table of a mapping's fields."""
+    rows = []
+    for name, field in schema["properties"].items():
+        default = f"`{json.dumps(field['default'])}`" if field.get("default") is not None else ""
+        required = "required" if name in schema.get("required", ()) else default or "optional"
+        rows.append((f"`{name}`", accepted(field), required, field.get("description", "")))
+    for pattern in schema.get("patternProperties", ()):
+        name = pattern.strip("^$").replace("[a-z0-9_]+", "<name>")
+        rows.append((f"`{name}`", "text", "as the exchange needs", "base64; see [exchanges.md](exchanges.md)"))
+    return table(("field", "accepts", "", "meaning"), rows)
+
+
+def events_page() -> str:
+    """docs/reference/events.md"""
+    schema = event_schema()
+    parts = dict(schema["$defs"])
+    text = [
+        NOTICE + "# Events, field by field\n\n"
+        "What each does, and what to think of: [events.md](../events.md). As JSON Schema:\n"
+        "[event.schema.json](event.schema.json). Every event has `type`, `timestamp`, `data` and, if the portal\n"
+        "counts them, `sequence`; the tables below are those of `data`.\n"
+    ]
+    for name, kind in EVENT_TYPES.items():
+        event = parts.pop(kind.__name__)
+        data = parts[event["properties"]["data"]["$ref"].rpartition("/")[2]]
+        example = json.dumps(kind.example(), indent=2)
+        text.append(f"## {name}\n\n{kind.summary}\n\n{fields_table(data)}\n```json\n{example}\n```\n")
+    text.append("## Parts of events\n")
+    for name, part in parts.items():
+        if not name.endswith("Data"):
+            text.append(f"### {name}\n\n{part['description']}\n\n{fields_table(part)}")
+    rows = [(f"`{rule}`", meaning) for rule, meaning in EVENT_RULES.items()]
+    text.append(
+        "## Rules of events\n\nBesides these, an event is refused by the rules of the tenant document "
+        "([rules.md](rules.md)).\nTypes that are `not_yet`: " + ", ".join(f"`{name}`" for name in NOT_YET) + ".\n\n"
+        + table(("rule", "what it demands"), rows)
+    )  # fmt: skip
+    return "\n".join(text)
+
+
 def pages() -> dict[str, str]:
     """Every generated file's text by its name in docs/reference/."""
     catalogue = load_catalogue(ROOT / "catalogue")
@@ -126,6 +185,8 @@ def pages() -> dict[str, str]:
         "strategies.md": strategies_page(),
         "exchanges.md": exchanges_page(catalogue),
         "rules.md": rules_page(),
+        "events.md": events_page(),
+        "event.schema.json": json.dumps(event_schema(), indent=2, ensure_ascii=True) + "\n",
     }
 
 
