@@ -1,7 +1,8 @@
 """Measures what web service and worker cost while nothing happens: processor time and memory of both together.
 
 Real processes with their settings' defaults, so the worker also looks at the tenants now and then, which starts a
-playbook; its processes and what they start on this machine are counted (Docker itself is not), for whole periods. Memory is what is
+playbook; its processes and what they start on this machine are counted for whole
+periods (Docker itself is not). Memory is what is
 resident (PSS: what several processes share is counted once), sampled every second; its median and highest value.
 
     .venv/bin/python tests/bench/bench_idle.py --json var/bench/idle.json

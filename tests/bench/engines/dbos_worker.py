@@ -7,38 +7,38 @@ a fixed executor and application version, portable serialisation, WAL, migration
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-
-from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
-from dbos import DBOS, DBOSPortableJSONSerializer
-
-from tests.kill.playbook import Behaviour, StandIn
-from webhook import operations
-from webhook.installation import Installation
-
 PARALLEL = 4  # as many runs at a time as our worker has by default
 POLLING_SECONDS = 0.1
 
 
-class Health(BaseHTTPRequestHandler):
-    """Answers every question with yes."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_arguments: object) -> None:
-        """Nothing."""
-
-
 def main() -> None:
     """Works until it is told to stop."""
+    # Here, so that the stand-in's processes, which import this file again, do not pay for it.
+    import json
+    import signal
+    import sys
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from pathlib import Path
+
+    from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
+    from dbos import DBOS, DBOSPortableJSONSerializer
+
+    from tests.kill.playbook import Behaviour, StandIn
+    from webhook import operations
+    from webhook.installation import Installation
+
+    class Health(BaseHTTPRequestHandler):
+        """Answers every question with yes."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            """Nothing."""
+
     url, fleet_path, behaviour_path = sys.argv[1:]
     behaviour = Behaviour(**json.loads(Path(behaviour_path).read_text()))
     play = StandIn(behaviour)
