@@ -19,6 +19,7 @@ from sandbox.control import ControlClient
 from tests.engine.harness import wait_for
 from tests.factories import catalogue, document, grid_bot, market_making_bot
 from tests.installation import Installation, docker
+from webhook.operations import user_reason
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -269,6 +270,7 @@ def test_an_unreachable_exchange_makes_the_stop_fail_and_the_bot_unclean(
         assert run.code != 0
         assert "bot b1 is unclean and its orders could not be checked" in run.output
         record = installation.registry.get(TENANT)
+        assert record.outcome is not None and record.outcome["problem"] == "exchange_unanswered"
         assert record.applied_revision < record.revision
     finally:
         exchange.control.request("DELETE", "/faults")
@@ -298,6 +300,35 @@ def test_market_making_of_the_engine_runs_beside_it(installation: Installation, 
     converge(installation)
     assert exchange.orders() == []
     assert f"{TENANT}-bot_mm1" not in installation.containers()
+
+
+def test_a_key_that_the_exchange_refuses_is_told_to_operator_and_user(
+    installation: Installation, exchange: Exchange
+) -> None:
+    good: list[Any] = []
+
+    def use_another_key(data: dict[str, Any]) -> None:
+        good.append(data["exchange_connections"])
+        data["exchange_connections"] = [installation.connection(TENANT, api_key=secrets.token_hex(32))]
+        data["bots"][0]["state"] = "running"
+
+    installation.change(TENANT, use_another_key)
+    run = installation.converge("-e", "tenant_stack_health_timeout_seconds=45")
+    assert run.code != 0
+    outcome = installation.registry.get(TENANT).outcome
+    assert (outcome["problem"], outcome["bots"]["b1"]["state"]) == ("exchange_unanswered", "settling"), outcome
+    assert "-2015" in outcome["message"]
+    words = user_reason(outcome["problem"], outcome["message"])
+    assert words.startswith("The exchange refused the API key of bot b1; ")
+    assert "Invalid API-key" in words
+
+    def mend(data: dict[str, Any]) -> None:
+        data["exchange_connections"] = good[0]
+        data["bots"][0]["state"] = "stopped"
+
+    installation.change(TENANT, mend)
+    converge(installation)
+    assert lifecycle(installation)["clean"] is True
 
 
 def test_removal_takes_everything_away(installation: Installation, exchange: Exchange) -> None:
