@@ -993,11 +993,10 @@ def test_a_damaged_file_is_reported_in_words(tmp_path: Path, content: bytes) -> 
     assert path.read_bytes() == content
 
 
-def test_a_registry_that_is_kept_locked_is_reported_in_words(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_is_kept_locked_is_reported_in_words(url: str) -> None:
     submit(Registry(url), document())
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     with Registry(url).transaction(write=True), pytest.raises(RegistryError, match="is busy"):
-        submit(Registry(url), document(state="suspended"))
+        submit(Registry(url, busy_seconds=0.1), document(state="suspended"))
 
 
 def test_a_place_where_no_file_can_be_is_reported_in_words(tmp_path: Path) -> None:
