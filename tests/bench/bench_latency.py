@@ -170,7 +170,7 @@ class ByEvent(Place):
 
     def start_bot(self, starts: Starts) -> tuple[float, float]:
         """Seconds to the first task, and to the bot's container."""
-        began = self._post("bot.started")
+        began = self.post("bot.started")
         container = starts.wait(self.container, began) - began
         self._wait_applied()
         first = min(line["at"] for line in self._lines() if line["at"] > began) - began
@@ -178,7 +178,7 @@ class ByEvent(Place):
 
     def stop_bot(self) -> None:
         """Back to where it was."""
-        self._post("bot.stopped")
+        self.post("bot.stopped")
         self._wait_applied()
 
     def close(self) -> None:
@@ -191,7 +191,8 @@ class ByEvent(Place):
         lines = [json.loads(line) for line in self._tasks.read_text().splitlines()]
         return [line for line in lines if line["playbook"] == "converge_tenant"]
 
-    def _post(self, kind: str) -> float:
+    def post(self, kind: str) -> float:
+        """Posts the event for the bot, which has to be accepted; when it was sent."""
         self._sent += 1
         body = json.dumps(event(kind, tenant=self.tenant, bot_id="b1")).encode()
         began = time.time()
