@@ -349,22 +349,23 @@ def test_an_endless_answer_is_not_read(local_outbox: Outbox, deliverer: Delivere
 def test_a_portal_that_never_finishes_is_hung_up_on(
     local_outbox: Outbox, secrets_path: Path, portal: Portal, clock: Clock, head: bytes
 ) -> None:
-    finished, left = threading.Event(), threading.Event()
+    left, finished = threading.Event(), threading.Event()
 
     def slow(_request: Request, handler: http.server.BaseHTTPRequestHandler) -> None:
         try:
             handler.wfile.write(head)
-            while not finished.wait(0.02):  # often enough for every read to get something in time
+            for _ in range(1000):  # bytes often enough for every single read to get something in time
+                threading.Event().wait(0.02)
                 handler.wfile.write(b"x")
+            finished.set()
         finally:
             left.set()
 
     (number,) = put(local_outbox, "acme", 1)
     portal.answer = slow
     Deliverer(local_outbox, Signer(secrets_path, clock), portal.url, clock, timeout_seconds=0.3).deliver_due()
-    assert not finished.is_set()
     assert local_outbox.get(number).last_error == "the portal did not answer in time"
-    assert left.wait(30), "the connection was not closed"
+    assert left.wait(60) and not finished.is_set(), "the connection was not closed"
 
 
 def test_a_slow_tenant_does_not_keep_others_from_delivery(
