@@ -1,23 +1,32 @@
-"""Runs inside the engine's container: logs in with the mounted keystore and says what the engine made of it.
+"""Runs inside the engine's container: logs in with mounted keystores and says what the engine made of each.
 
-Standard input: JSON `{"password": …, "connectors": [names]}`. The last line of standard output: JSON with `login` and,
-after a login, `api_keys` by connector.
+Standard input: a JSON list of `{"conf": folder, "password": …, "connectors": [names]}`. The last line of standard
+output: a JSON list with `login` and, after a login, `api_keys` by connector. Each has a process of its own, which
+finds the engine imported.
 """
 
 import json
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 from hummingbot.client import settings
 
-settings.CONF_DIR_PATH = Path("/conf")  # before the modules below copy these two names
-settings.CONNECTORS_CONF_DIR_PATH = settings.CONF_DIR_PATH / "connectors"
+CONF = Path("/tmp/conf")  # a link to the folder in question
+settings.CONF_DIR_PATH = CONF  # before the modules below copy these two names
+settings.CONNECTORS_CONF_DIR_PATH = CONF / "connectors"
 
 from hummingbot.client.config.config_crypt import ETHKeyFileSecretManger  # noqa: E402
 from hummingbot.client.config.security import Security  # noqa: E402
 
-request = json.load(sys.stdin)
-answer = {"login": Security.login(ETHKeyFileSecretManger(request["password"]))}
-if answer["login"]:
-    answer["api_keys"] = {name: Security.api_keys(name) for name in request["connectors"]}
-print("\n" + json.dumps(answer, default=str))
+
+def answer(request):
+    CONF.unlink(missing_ok=True)
+    CONF.symlink_to(request["conf"])
+    if not Security.login(ETHKeyFileSecretManger(request["password"])):
+        return {"login": False}
+    return {"login": True, "api_keys": {name: Security.api_keys(name) for name in request["connectors"]}}
+
+
+with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    print("\n" + json.dumps(pool.map(answer, json.load(sys.stdin), chunksize=1), default=str))

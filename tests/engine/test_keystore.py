@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,22 @@ PROBE = Path(__file__).with_name("keystore_probe.py")
 PASSWORD = derive_password(key_ring(), tenant="acme", salt=SALT, purpose="keystore", version=1)
 AWKWARD = """Ünï¢ødé 鍵 🔑 "double" 'single' `back` \\n $HOME {{ jinja }} # : - & * ! | > % @ end"""
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----"
+BINANCE = {"binance_api_key": AWKWARD, "binance_api_secret": PEM.replace("\n", "\\n")}
 
 
-def ask_engine(conf_dir: Path, password: str, connectors: list[str]) -> dict[str, Any]:
+ITERATIONS = (1, 1000, 600_000)
+
+
+def ask_engine(keystores: Path, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     command = ["docker", "run", "--rm", "--interactive", "--init", "--network=none", "--cap-drop=ALL"]
-    command += ["--volume", f"{conf_dir}:/conf:ro", "--volume", f"{PROBE}:/probe.py:ro"]
+    command += ["--volume", f"{keystores}:/keystores:ro", "--volume", f"{PROBE}:/probe.py:ro"]
     command += ["--workdir=/tmp", "--env=HOME=/tmp", "--entrypoint=sh", engine_image()]
     command += ["-c", "PATH=/opt/hummingbot/bin:$PATH exec python /probe.py"]
-    request = json.dumps({"password": password, "connectors": connectors})
-    done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    done = subprocess.run(
+        command, input=json.dumps(requests), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return list(json.loads(done.stdout.splitlines()[-1]))
 
 
 def write_conf(conf_dir: Path, files: dict[str, str]) -> None:
@@ -47,10 +53,8 @@ def write_conf(conf_dir: Path, files: dict[str, str]) -> None:
         (conf_dir / name).write_text(text, encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """A conf folder with a keystore for every connector, made from portal ciphertexts, and the fields inside."""
-    conf_dir = tmp_path_factory.mktemp("conf")
+def write_every_connector(conf_dir: Path) -> dict[str, dict[str, Any]]:
+    """A keystore for every connector, made from portal ciphertexts; gives the fields inside."""
     connectors = catalogue().connectors
     contents: dict[str, dict[str, Any]] = {}
     for name, connector in connectors.items():
@@ -71,31 +75,49 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         fields = decrypt_connection(connection, "acme", key_ring(), connectors)
         write_conf(conf_dir, engine_keystore(PASSWORD, connector, fields))
         contents[name] = {**secrets, **settings}
-    return conf_dir, contents
+    return contents
 
 
-def test_the_engine_logs_in_and_reads_every_connectors_credentials(
-    expected: tuple[Path, dict[str, dict[str, Any]]],
-) -> None:
-    conf_dir, contents = expected
+@dataclass
+class Answers:
+    """What one start of the engine made of all keystores, and what is in them."""
 
-    answer = ask_engine(conf_dir, PASSWORD, sorted(contents))
+    contents: dict[str, dict[str, Any]]
+    every: dict[str, Any]
+    wrong_password: dict[str, Any]
+    by_iterations: dict[int, dict[str, Any]]
 
-    assert answer["login"] is True
-    for name, fields in contents.items():
-        read = answer["api_keys"][name]
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    keystores = tmp_path_factory.mktemp("keystores")
+    contents = write_every_connector(keystores / "every")
+    for number in ITERATIONS:
+        keystore = engine_keystore(PASSWORD, catalogue().connectors["binance"], BINANCE, number)
+        write_conf(keystores / str(number), keystore)
+    every, wrong_password, *others = ask_engine(
+        keystores,
+        [
+            {"conf": "/keystores/every", "password": PASSWORD, "connectors": sorted(contents)},
+            {"conf": "/keystores/every", "password": PASSWORD[::-1], "connectors": []},
+            *({"conf": f"/keystores/{n}", "password": PASSWORD, "connectors": ["binance"]} for n in ITERATIONS),
+        ],
+    )
+    return Answers(contents, every, wrong_password, dict(zip(ITERATIONS, others, strict=True)))
+
+
+def test_the_engine_logs_in_and_reads_every_connectors_credentials(answers: Answers) -> None:
+    assert answers.every["login"] is True
+    assert answers.contents
+    for name, fields in answers.contents.items():
+        read = answers.every["api_keys"][name]
         assert {field: read[field] for field in fields} == fields, name
 
 
-def test_the_engine_refuses_a_wrong_password(expected: tuple[Path, dict[str, dict[str, Any]]]) -> None:
-    assert ask_engine(expected[0], PASSWORD[::-1], []) == {"login": False}
+def test_the_engine_refuses_a_wrong_password(answers: Answers) -> None:
+    assert answers.wrong_password == {"login": False}
 
 
-@pytest.mark.parametrize("iterations", [1, 1000, 600_000])
-def test_the_engine_accepts_the_work_factor(tmp_path: Path, iterations: int) -> None:
-    fields = {"binance_api_key": AWKWARD, "binance_api_secret": PEM.replace("\n", "\\n")}
-    write_conf(tmp_path, engine_keystore(PASSWORD, catalogue().connectors["binance"], fields, iterations))
-
-    answer = ask_engine(tmp_path, PASSWORD, ["binance"])
-
-    assert answer == {"login": True, "api_keys": {"binance": fields}}
+@pytest.mark.parametrize("iterations", ITERATIONS)
+def test_the_engine_accepts_the_work_factor(answers: Answers, iterations: int) -> None:
+    assert answers.by_iterations[iterations] == {"login": True, "api_keys": {"binance": BINANCE}}
