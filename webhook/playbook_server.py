@@ -9,6 +9,7 @@ before Ansible's own finder of collections is there, hence errors of Python's ow
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import importlib
@@ -19,12 +20,14 @@ import signal
 import socket
 import struct
 import sys
+import sysconfig
 import threading
 import time
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import ROOT
 from .process_tree import MARK, Process, become_subreaper, end_run, this_process
@@ -126,6 +129,8 @@ _PLUGINS: Mapping[str, tuple[str, ...]] = {
     "strategy_loader": ("linear",),
 }
 _OUR_PLUGINS = {"action_loader": "action", "lookup_loader": "lookup", "inventory_loader": "inventory"}
+# Plugins of these kinds have options that a run reads from their documentation.
+_KINDS_WITH_OPTIONS = ("become", "cache", "callback", "connection", "inventory", "shell", "vars")
 _OUR_COLLECTION = "hummingfleet.core"
 _OUR_PACKAGE = "ansible_collections.hummingfleet.core.plugins"
 
@@ -171,6 +176,10 @@ class Files:
         """The first file that is not what it was."""
         return next((path for path, known in self._known.items() if self._look(path) != known), None)
 
+    def newer_than(self, seconds: float) -> bool:
+        """Whether a file was changed after this time (since the epoch)."""
+        return any(known is not None and known[0] > seconds * 1e9 for known in self._known.values())
+
     @staticmethod
     def _look(path: str) -> tuple[int, int, int] | None:
         try:
@@ -198,6 +207,62 @@ def _import_ansible() -> None:
         plugins += [(kind, f"{_OUR_COLLECTION}.{path.stem}") for path in _plugin_files(folder)]
     for kind, name in plugins:
         getattr(loader, kind).get(name, class_only=True)
+    _read_plugin_options(loader)
+
+
+def _read_plugin_options(loader: Any) -> None:
+    """Reads ahead which options Ansible's own plugins have.
+
+    Half of what a short run does is parsing that from their documentation, for every plugin of some kinds. Nothing is
+    registered here: a run that asks for this name in this very file is given what was read, any other reads for itself.
+    """
+    from ansible import constants
+
+    read: dict[tuple[str, str, str], dict[str, Any]] = {}
+    original = loader.PluginLoader._load_config_defs
+    registered = constants.config._plugins
+
+    def load(self: Any, name: str, module: object, path: str) -> None:
+        key = (type_of(self), name, str(path))
+        if key in read and not constants.config.has_configuration_definition(key[0], name):
+            constants.config.initialize_plugin_configuration_definitions(key[0], name, read[key])
+        else:
+            original(self, name, module, path)
+
+    def type_of(one: Any) -> str:
+        return str(loader.get_plugin_class(one.class_name)) if one.class_name else ""
+
+    for path in _plugins_with_options():
+        of_kind = getattr(loader, f"{path.parent.name}_loader")
+        module = types.SimpleNamespace(DOCUMENTATION=_documentation(path))
+        for name in (path.stem, f"ansible.builtin.{path.stem}", f"ansible_collections.ansible.builtin.{path.stem}"):
+            before = registered.get(type_of(of_kind), {}).pop(name, None)
+            original(of_kind, name, module, str(path))
+            options = registered.get(type_of(of_kind), {}).pop(name, None)
+            if before is not None:
+                registered[type_of(of_kind)][name] = before
+            if options is not None:
+                read[type_of(of_kind), name, str(path)] = options
+    loader.PluginLoader._load_config_defs = load
+
+
+def _plugins_with_options() -> list[Path]:
+    import ansible.plugins
+
+    folder = Path(ansible.plugins.__file__).parent
+    found = [path for kind in _KINDS_WITH_OPTIONS for path in sorted((folder / kind).glob("*.py"))]
+    runner = Path(sysconfig.get_path("purelib"), "ansible_runner", "display_callback", "callback")
+    return [path for path in (*found, *runner.glob("*.py")) if path.stem != "__init__"]
+
+
+def _documentation(path: Path) -> str:
+    """The documentation that the plugin holds, without importing it."""
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            if "DOCUMENTATION" in names:
+                return str(statement.value.value)
+    return ""
 
 
 def _plugin_files(folder: str) -> list[Path]:
@@ -211,6 +276,7 @@ def _files_read() -> Files:
     for module in list(sys.modules.values()):
         if file := getattr(module, "__file__", None):
             paths.add(str(Path(file).absolute()))
+    paths.update(map(str, _plugins_with_options()))
     ansible = Path(sys.modules["ansible"].__file__ or "").parent
     paths.update(map(str, (*ansible.glob("config/*.yml"), *ansible.glob("_internal/_ansiballz/*.py"))))
     paths.add(str(ansible.parent))  # a package that was installed may have joined itself to what was imported
@@ -223,8 +289,11 @@ def _serve(address: Path) -> None:
     sys.path[0] = str(PLAIN.parent)  # as for the program whose place the children take
     sys.argv = [str(PLAIN)]
     environment = imported_environment(os.environb)
+    began = time.time()
     _import_ansible()
     files = _files_read()
+    if files.newer_than(began):
+        raise RuntimeError("a file was changed while it was imported")
     if threading.active_count() != 1:
         raise RuntimeError("something that was imported has started a thread; a fork would lose it")
     gc.collect()
