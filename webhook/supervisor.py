@@ -27,7 +27,7 @@ FIRST_PAUSE_SECONDS = 0.5
 DEATHS = 5
 WINDOW_SECONDS = 60.0
 # Services that ignore the request to end are killed after this long beyond what they may take.
-KILL_AFTER_SECONDS = 15.0
+KILL_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

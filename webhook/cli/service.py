@@ -87,11 +87,6 @@ def up(state: State, log_format: str) -> None:
 
     notifier = Notifier.from_environment()
     settings = state.installation.fleet.webhook
-    if SecretsFile(settings.secrets_path).ensure(time.time()):
-        state.output.warn(
-            f"Made the webhook's secrets: {settings.secrets_path}. The portal signs with the inbound one and checks "
-            "call-backs with the outbound one; hand both over as you would a password (docs/portal.md)."
-        )
     text = log_format == "text"
     colours = text and sys.stderr.isatty()
 
@@ -107,7 +102,14 @@ def up(state: State, log_format: str) -> None:
             state.output.warn(line)
 
     _configure("up", log_format)
-    command = [sys.executable, "-m", "webhook", "--fleet", str(state.installation.fleet.path)]
+    if SecretsFile(settings.secrets_path).ensure(time.time()):
+        say(
+            f"made the webhook's secrets, {settings.secrets_path}: the portal signs with the inbound one and checks "
+            "call-backs with the outbound one; hand both over as you would a password, with "
+            "'hummingfleet webhook secret show' (docs/portal.md)"
+        )
+    # -P: whatever is called webhook in the working directory is not meant.
+    command = [sys.executable, "-P", "-m", "webhook", "--fleet", str(state.installation.fleet.path)]
     options = ["--log-format", "json", "--follow-parent", str(os.getpid())]
     supervisor = Supervisor(
         [
