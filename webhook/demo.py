@@ -708,7 +708,10 @@ def next_steps() -> Iterator[tuple[str, str]]:
     yield "what changed, when and why", f"{_HUMMINGFLEET} tenant history {TENANT} --diff"
     yield "the portal's events", f"{_HUMMINGFLEET} event list --tenant {TENANT}"
     yield "web service and worker, until Ctrl+C", f"{_HUMMINGFLEET} up"
-    yield "be the portal (while that runs)", f"{_HUMMINGFLEET} event send bot.restarted --data @var/demo/bot.json --wait"
+    yield (
+        "be the portal (while that runs)",
+        f"{_HUMMINGFLEET} event send bot.restarted --data @var/demo/bot.json --wait",
+    )
     yield "the stack on the node", f"docker ps --filter label=hummingfleet.tenant={TENANT}"
     yield "the exchange's own view", "docker exec hf-sandbox python -m sandbox.control orders"
     yield "move the price yourself", f"docker exec hf-sandbox python -m sandbox.control price {PAIR} 33900"

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 EVENT_STATES = ("accepted", "applied", "failed", "discarded")
 PAGE_MAX = 500
 _CAUSE = "event"
+# Statements of every event, made once: making them anew costs more than having them done.
+_EVENT = sa.select(tables.events).where(tables.events.c.id == sa.bindparam("key"))
+_NEW_EVENT = tables.events.insert()
 
 Item = TypeVar("Item")
 
@@ -194,25 +197,24 @@ class Journal:
             _check_sequence(connection, event)
             revision, changed = self._apply(connection, event, Cause(_CAUSE, f"{event.type} {event_id}", source))
             request = work.request(connection, event.tenant, now, sequence=event.sequence)
-            connection.execute(
-                tables.events.insert().values(
-                    id=event_id,
-                    tenant=event.tenant,
-                    type=event.type,
-                    body=body.decode(),
-                    body_sha256=digest,
-                    source=source,
-                    sequence=event.sequence,
-                    timestamp=iso_time(event.timestamp.timestamp()),
-                    received_at=iso_time(now),
-                    revision=revision,
-                    changed=changed,
-                    request=request,
-                    state="accepted",
-                    attempts=0,
-                )
-            )
-            stored = _record(_event(connection, event_id))
+            values: dict[str, Any] = {
+                "id": event_id,
+                "tenant": event.tenant,
+                "type": event.type,
+                "source": source,
+                "sequence": event.sequence,
+                "timestamp": iso_time(event.timestamp.timestamp()),
+                "received_at": iso_time(now),
+                "revision": revision,
+                "changed": changed,
+                "state": "accepted",
+                "attempts": 0,
+            }
+            rest = {"body": body.decode(), "body_sha256": digest, "request": request}
+            key = connection.execute(_NEW_EVENT, {**values, **rest}).inserted_primary_key
+            assert key is not None
+            number = int(key[0])
+            stored = EventRecord(number=number, code=None, reason=None, finished_at=None, **values)
         self._waker.wake()
         return Acceptance(stored, False)
 
@@ -447,7 +449,9 @@ class Journal:
             .values(state="accepted", request=request, finished_at=None, code=None, reason=None)
         )
 
-    def _statuses(self, connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int) -> tuple[TenantStatus, ...]:
+    def _statuses(
+        self, connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int
+    ) -> tuple[TenantStatus, ...]:
         rows = connection.execute(_with_work().where(condition).order_by(tables.tenants.c.tenant).limit(limit)).all()
         seen: dict[tuple[str, str], sa.Row[Any]] = {
             (row.tenant, row.bot): row
@@ -522,7 +526,7 @@ def _status(row: sa.Row[Any], seen: Mapping[tuple[str, str], sa.Row[Any]], now: 
 
 
 def _find_event(connection: sa.Connection, event_id: str) -> sa.Row[Any] | None:
-    return connection.execute(sa.select(tables.events).where(tables.events.c.id == event_id)).one_or_none()
+    return connection.execute(_EVENT, {"key": event_id}).one_or_none()
 
 
 def _event(connection: sa.Connection, event_id: str) -> sa.Row[Any]:

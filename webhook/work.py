@@ -29,6 +29,11 @@ CLAIM_SECONDS = 60.0
 ALIVE = "worker "
 """Begins the name of the duty that says a worker is alive; its holder follows."""
 _LOOK_AT_MOST = 1000
+# Statements of every event, made once: making them anew costs more than having them done.
+_WORK = sa.select(tables.work).where(tables.work.c.tenant == sa.bindparam("key"))
+_CHANGE_WORK = tables.work.update().where(tables.work.c.tenant == sa.bindparam("key"))
+_NEW_WORK = tables.work.insert()
+_NOTHING = {"requested": 0, "served": 0, "attempt": 0, "not_before": 0, "claim": 0, "claimed_until": 0}
 _MESSAGE_CHARACTERS = 2000
 
 
@@ -69,21 +74,20 @@ class Ending:
 
 def request(connection: sa.Connection, tenant: str, now: float, *, sequence: int | None = None) -> int:
     """Asks for a run of the tenant within the caller's transaction, at once and with all attempts; its number."""
-    row = connection.execute(sa.select(tables.work).where(tables.work.c.tenant == tenant)).one_or_none()
+    row = connection.execute(_WORK, {"key": tenant}).one_or_none()
     if row is None:
         connection.execute(
-            tables.work.insert().values(
-                tenant=tenant, requested=1, served=0, since=now, attempt=0, not_before=0, claim=0, claimed_until=0,
-                sequence=sequence,
-            )
-        )  # fmt: skip
+            _NEW_WORK, {**_NOTHING, "tenant": tenant, "requested": 1, "since": now, "sequence": sequence}
+        )
         return 1
-    values: dict[str, Any] = {"requested": row.requested + 1, "attempt": 0, "not_before": 0}
-    if row.requested == row.served:
-        values["since"] = now
-    if sequence is not None:
-        values["sequence"] = sequence
-    connection.execute(tables.work.update().where(tables.work.c.tenant == tenant).values(**values))
+    values = {
+        "requested": row.requested + 1,
+        "attempt": 0,
+        "not_before": 0,
+        "since": now if row.requested == row.served else row.since,
+        "sequence": sequence if sequence is not None else row.sequence,
+    }
+    connection.execute(_CHANGE_WORK, {"key": tenant, **values})
     return int(row.requested) + 1
 
 
@@ -119,12 +123,7 @@ class WorkQueue:
                     continue
                 row = self._row(connection, one.tenant)
                 if row is None:
-                    connection.execute(
-                        tables.work.insert().values(
-                            tenant=one.tenant, requested=0, served=0, since=now, attempt=0, not_before=0, claim=0,
-                            claimed_until=0,
-                        )
-                    )  # fmt: skip
+                    connection.execute(_NEW_WORK, {**_NOTHING, "tenant": one.tenant, "since": now})
                     row = self._row(connection, one.tenant)
                     assert row is not None
                 revision = connection.execute(
@@ -340,7 +339,7 @@ class WorkQueue:
         return held
 
     def _row(self, connection: sa.Connection, tenant: str) -> sa.Row[Any] | None:
-        return connection.execute(sa.select(tables.work).where(tables.work.c.tenant == tenant)).one_or_none()
+        return connection.execute(_WORK, {"key": tenant}).one_or_none()
 
     def _open_events(self, connection: sa.Connection, claim: Claim) -> Sequence[sa.Row[Any]]:
         return connection.execute(

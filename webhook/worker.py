@@ -402,8 +402,8 @@ def judge(
             bots = record.outcome.get("bots")
         if one is not None and one.problem is not None:
             ending = _failed(str(one.problem), one.message, bots)
-        elif one is None and report.problem is not None:
-            ending = _failed(str(report.problem), report.problems())
+        elif one is None and report.message_problem is not None:
+            ending = _failed(str(report.message_problem), report.message)
         elif record is not None and claim.terminated and record.document["state"] == "terminated":
             ending = _failed("internal", f"tenant {claim.tenant} is still in the registry after its removal")
         elif record is not None and not claim.terminated and record.applied_revision < claim.revision:

@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ LEASE_POLL_SECONDS = 0.5
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
 SERVICE_CONTAINERS = 4  # postgres, redis, gateway, dashboard: each may be switched on any time
 _ADVISORY_LOCK = 0x68756D6D  # "humm"
+# Statements of every change, made once: making them anew costs more than having them done.
+_TENANT = sa.select(_tenants).where(_tenants.c.tenant == sa.bindparam("key"))
+_CHANGE_TENANT = _tenants.update().where(_tenants.c.tenant == sa.bindparam("key"))
+_NEW_TENANT, _NEW_REVISION = _tenants.insert(), _revisions.insert()
 _ID = re.compile(r"[a-z0-9-]{1,32}")  # anything else is no tenant's id, and not every database can be asked for it
 _CAUSE_CHARACTERS = 1000
 _CHUNK = 500  # bound parameters per statement
@@ -180,6 +185,8 @@ class Registry:
         busy_seconds: float = BUSY_SECONDS,
     ) -> None:
         self._busy_seconds = busy_seconds
+        # Writers of one process take turns here: a database has them poll, and some would wait far longer than others.
+        self._turn = threading.Lock() if keep_connections else None
         pool: dict[str, Any] = {"poolclass": sa.NullPool}
         if keep_connections:
             pool = {"poolclass": sa.QueuePool, "pool_size": keep_connections, "pool_timeout": busy_seconds}
@@ -447,7 +454,7 @@ class Registry:
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
         """One transaction; with ``write`` nobody else writes until it ends. Raises RegistryUnavailableError."""
         try:
-            with self._engine.connect() as connection:
+            with self._taking_turns(write), self._engine.connect() as connection:
                 connection = connection.execution_options(hummingfleet_write=write)
                 with connection.begin():
                     if write and not self._sqlite:
@@ -460,6 +467,20 @@ class Registry:
                     yield connection
         except sa.exc.DBAPIError as error:
             raise self._failure(error) from None
+
+    @contextlib.contextmanager
+    def _taking_turns(self, write: bool) -> Iterator[None]:
+        if not write or self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=self._busy_seconds):
+            raise RegistryUnavailableError(
+                f"the registry is busy: other requests kept it for {self._busy_seconds:g} seconds"
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _failure(self, error: sa.exc.DBAPIError) -> RegistryUnavailableError:
         where = f"the registry {self._url.render_as_string(hide_password=True)}"
@@ -537,7 +558,7 @@ class Registry:
     def _find_row(self, connection: sa.Connection, tenant: str) -> sa.Row[Any] | None:
         if not _ID.fullmatch(tenant):
             return None
-        return connection.execute(sa.select(_tenants).where(_tenants.c.tenant == tenant)).one_or_none()
+        return connection.execute(_TENANT, {"key": tenant}).one_or_none()
 
     def _row(self, connection: sa.Connection, tenant: str) -> sa.Row[Any]:
         row = self._find_row(connection, tenant)
@@ -616,10 +637,13 @@ class Registry:
         memory = catalogue.plans[document.plan].memory_mib(document)
         if row is not None:
             self._check_growth(connection, row, document, memory, fleet, catalogue)
-        self._claim_subdomain(connection, document)
-        self._claim_ciphertexts(connection, plain)
+        if stored is None or plain["subdomain"] != stored["subdomain"]:
+            self._claim_subdomain(connection, document)
+        if stored is None or plain["exchange_connections"] != stored["exchange_connections"]:
+            self._claim_ciphertexts(connection, plain)
         now = iso_time(self.now(connection))
         text = json.dumps(plain)
+        revision = row.revision + 1 if row is not None else 1
         values: dict[str, Any] = {
             "node": document.placement.node,
             "plan": document.plan,
@@ -627,26 +651,35 @@ class Registry:
             "release": document.release,
             "ring": document.placement.ring,
             "memory_mib": memory,
-            "revision": row.revision + 1 if row is not None else 1,
+            "revision": revision,
             "document": text,
             "updated_at": now,
         }
         if row is None:
-            connection.execute(_tenants.insert().values(tenant=document.tenant, applied_revision=0, **values))
+            connection.execute(_NEW_TENANT, {"tenant": document.tenant, "applied_revision": 0, **values})
         else:
-            connection.execute(_tenants.update().where(_tenants.c.tenant == row.tenant).values(**values))
+            connection.execute(_CHANGE_TENANT, {"key": row.tenant, **values})
         connection.execute(
-            _revisions.insert().values(
-                tenant=document.tenant,
-                revision=values["revision"],
-                at=now,
-                cause_kind=_storable(cause.kind),
-                cause_text=_storable(cause.text),
-                cause_actor=_storable(cause.actor),
-                document=text,
-            )
+            _NEW_REVISION,
+            {
+                "tenant": document.tenant,
+                "revision": revision,
+                "at": now,
+                "cause_kind": _storable(cause.kind),
+                "cause_text": _storable(cause.text),
+                "cause_actor": _storable(cause.actor),
+                "document": text,
+            },
         )
-        return Submission(_record(self._row(connection, document.tenant)), True)
+        record = TenantRecord(
+            tenant=document.tenant,
+            revision=revision,
+            applied_revision=row.applied_revision if row is not None else 0,
+            document=plain,
+            outcome=json.loads(row.outcome) if row is not None and row.outcome else None,
+            updated_at=now,
+        )
+        return Submission(record, True)
 
     def _allocate(
         self, connection: sa.Connection, document: TenantDocument, fleet: Fleet, catalogue: Catalogue

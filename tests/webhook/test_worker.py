@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import (
     RegistryUnavailableError,
+    TenantRecord,
     process_holder,
 )
 
@@ -25,8 +26,8 @@ from webhook.installation import Installation
 from webhook.journal import EventRecord, Journal
 from webhook.runs import RunCancelledError, RunResult, TaskFailure, TaskResult
 from webhook.wake import Waker
-from webhook.work import Waiting
-from webhook.worker import Worker, plan
+from webhook.work import Claim, Waiting
+from webhook.worker import Worker, judge, plan
 
 WAIT_SECONDS = 30.0
 
@@ -378,3 +379,25 @@ def test_who_failed_before_runs_alone_and_leaves_a_run_for_the_others() -> None:
 
 def test_who_leaves_runs_alone() -> None:
     assert groups([waiting("a", terminated=True), waiting("b"), waiting("c", node=None)], 4) == [["a"], ["c"], ["b"]]
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_tenant_that_its_node_found_as_it_should_be_has_nothing_to_do_with_anothers_failure() -> None:
+    claims = [Claim("good", 1, 1, 3, False), Claim("bad", 1, 1, 3, False)]
+    failed = operations.TenantReport("bad", problem=operations.Problem.CREDENTIALS_REFUSED, message="bad's own words")
+    report = operations.ConvergeReport((failed,), asked=2, changed=0, seconds=1.0)
+    records = {name: TenantRecord(name, 3, 3, {"state": "active"}, None, "") for name in ("good", "bad")}
+    endings = judge(claims, report, records)
+    assert endings["good"].problem is None
+    assert endings["bad"].problem == "credentials_refused"
+
+
+def test_a_run_that_ended_before_anybodys_turn_failed_for_all() -> None:
+    claims = [Claim("one", 1, 1, 3, False), Claim("two", 1, 1, 3, False)]
+    report = operations.ConvergeReport(
+        (), asked=0, changed=0, seconds=1.0, message="no", message_problem=operations.Problem.UNREACHABLE
+    )
+    records = {name: TenantRecord(name, 3, 3, {"state": "active"}, None, "") for name in ("one", "two")}
+    assert {ending.problem for ending in judge(claims, report, records).values()} == {"unreachable"}
