@@ -20,7 +20,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import g
 from tests import factories
 from webhook.secrets_file import SecretsFile
 
-PATIENCE = 60.0  # how long a test waits for what takes a moment before it calls it missing
+PATIENCE = 120.0  # how long a test waits for what takes a moment before it calls it missing
 
 
 class Manager:
