@@ -470,7 +470,7 @@ def test_a_cancelled_run_leaves_ssh_connections_to_others(server: ForkServer, tm
 @pytest.mark.lab
 def test_our_own_converge(same: Callable[..., Seen], see: Callable[..., Seen], server: ForkServer) -> None:
     folder = Path(tempfile.mkdtemp(prefix="hffork-", dir="/var/tmp"))
-    installation = Installation(folder, prefix="hffork-", pool="10.199.16.0/20", over_ssh=True, uid_start=350_000)
+    installation = Installation(folder, prefix="hffork-", pool="10.199.48.0/20", over_ssh=True, uid_start=370_000)
     tenant = "hffork-acme"
     options: dict[str, Any] = {"inventory": installation.fleet_path, "keep": ["hummingfleet.core.tenant_outcome"]}
     converge = ROOT / "playbooks" / "converge_tenant.yml"

@@ -16,7 +16,7 @@ TENANT = "hfremove-acme"
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Installation:
-    made = Installation(tmp_path, prefix="hfremove-", pool="10.199.32.0/20", uid_start=350_000)
+    made = Installation(tmp_path, prefix="hfremove-", pool="10.199.32.0/20", uid_start=380_000)
     made.submit(document(tenant=TENANT, subdomain=TENANT, exchange_connections=[made.connection(TENANT)], bots=[]))
     return made
 
