@@ -129,7 +129,7 @@ def rulebook(folder: Path) -> Iterator[Rulebook]:
 
     def answers() -> bool:
         with contextlib.suppress(OSError, SystemExit):
-            return made.load(1).statuses == {200: 1}
+            return made.load(CONNECTIONS).statuses == {200: CONNECTIONS}
         return False
 
     service = Service("rulebook", ["env", f"PATH={environment}/bin:/usr/bin:/bin", *command], folder, answers)

@@ -43,30 +43,26 @@ def send_all(port: int, requests: Sequence[bytes], connections: int) -> Load:
     times: list[list[float]] = [[] for _ in range(connections)]
     statuses: Counter[int] = Counter()
     errors: list[BaseException] = []
-    barrier = threading.Barrier(connections + 1)
+    sockets = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(connections)]
 
     def work(index: int) -> None:
         try:
-            with socket.create_connection(("127.0.0.1", port), 60) as connection:
+            with sockets[index] as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                barrier.wait()
                 found = []
                 for one in requests[index::connections]:
-                    started = time.perf_counter()
+                    sent = time.perf_counter()
                     connection.sendall(one)
                     found.append(_read_answer(connection))
-                    times[index].append(time.perf_counter() - started)
+                    times[index].append(time.perf_counter() - sent)
                 statuses.update(found)
         except BaseException as error:
             errors.append(error)
-            barrier.abort()
 
     threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(connections)]
+    cpu, started = time.process_time(), time.perf_counter()
     for thread in threads:
         thread.start()
-    cpu = time.process_time()
-    barrier.wait()
-    started = time.perf_counter()
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - started

@@ -89,7 +89,8 @@ class Place(ByEvent):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    made = Place(tmp_path_factory.mktemp("hand") / "place", "hfhand-", "10.204.0.0/20", 400_000)
+    folder = tmp_path_factory.mktemp("hand") / "place"
+    made = Place(folder, prefix="hfhand-", pool="10.204.0.0/20", uid_start=400_000)
     try:
         made.start_services()
         yield made
