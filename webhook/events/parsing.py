@@ -85,9 +85,7 @@ def parse_event(body: Mapping[str, Any], catalogue: Catalogue) -> Event:
     try:
         event = kind.model_validate({name: value for name, value in own.items() if name != "type"})
     except ValidationError as error:
-        judged = {fault.pointer for fault in faults}
-        shape = (_shape_fault(dict(entry), kind) for entry in error.errors(include_url=False))
-        faults += [fault for fault in shape if fault.pointer not in judged]
+        faults += [_shape_fault(dict(entry), kind) for entry in error.errors(include_url=False)]
     if faults or event is None:
         once = {(fault.pointer, fault.rule): fault for fault in reversed(faults)}
         raise EventError(tuple(reversed(once.values()))[:MAX_FAULTS])

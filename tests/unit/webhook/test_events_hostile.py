@@ -234,7 +234,8 @@ def shared() -> list[Any]:
     [
         math.nan, math.inf, -math.inf, 10**400, -(10**30), b"bytes", {1: "x"}, {None: 1}, {("a",): 1}, object(), {1, 2},
         (1, 2), "\ud800", "a\0b", "\x1b[2J", "x" * 10_000, {"k" * 200: 1}, {"a\nb": 1}, ["x"] * 20_000, 1 + 2j,
-        nested(100_000, list), nested(100_000, dict), cyclic(), shared(), json.JSONDecoder, ...,
+        nested(13, list), nested(2000, dict), nested(100_000, list), nested(100_000, dict), cyclic(), shared(),
+        json.JSONDecoder, ...,
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
@@ -251,6 +252,16 @@ def test_what_no_event_holds_is_refused_wherever_it_stands(value: Any, path: tup
 
 def is_word(text: str) -> bool:
     return text.isalnum() and text.isascii() and text.islower()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**18, "a\0b", "\ud800", nested(9, list), nested(2000, list)])
+def test_it_is_refused_where_nothing_else_would_look(value: Any) -> None:
+    body = EVENT_TYPES["bot.updated"].example()
+    body["data"]["changes"] = {"strategy_config": {"grid_count": value}}
+    with pytest.raises(EventError) as caught:
+        parse_event(body, factories.catalogue())
+    assert {fault.rule for fault in caught.value.faults} == {"event.json"}
+    assert caught.value.faults[0].pointer.startswith("/data/changes/strategy_config/grid_count")
 
 
 @pytest.mark.parametrize("name", [name for name, text in hostile.texts().items() if not is_word(text)])
@@ -293,6 +304,12 @@ def test_the_event_does_not_change_with_the_body_it_came_from() -> None:
     assert document["bots"][0]["strategy_config"]["grid_count"] == 10
     document["bots"][0]["strategy_config"]["grid_count"] = 98
     assert made.apply(stored(bots=[]))["bots"][0]["strategy_config"]["grid_count"] == 10
+
+
+def test_two_documents_of_one_event_share_nothing_of_it() -> None:
+    made = parse_event(EVENT_TYPES["exchange.connected"].example(), factories.catalogue())
+    made.apply(stored(exchange_connections=[], bots=[]))["exchange_connections"][0]["key_id"] = "other"
+    assert made.apply(stored(exchange_connections=[], bots=[]))["exchange_connections"][0]["key_id"] == "k1"
 
 
 def test_an_event_cannot_be_changed() -> None:
