@@ -198,6 +198,8 @@ def _import_ansible() -> None:
     import ansible.cli
 
     ansible.cli.init_plugin_loader = lambda *_arguments: None
+    importlib.import_module(_MODULES[0])
+    plain = set(sys.modules)
     ours = [f"{_OUR_PACKAGE}.module_utils.{path.stem}" for path in _plugin_files("module_utils")]
     for module in (*_MODULES, *ours):
         with contextlib.suppress(ImportError):
@@ -208,6 +210,26 @@ def _import_ansible() -> None:
     for kind, name in plugins:
         getattr(loader, kind).get(name, class_only=True)
     _read_plugin_options(loader)
+    _give_way(loader, {name for name in set(sys.modules) - plain if name.startswith("ansible.plugins.")})
+
+
+def _give_way(loader: Any, ahead: set[str]) -> None:
+    """Has a plugin beside a playbook take the place of Ansible's own of that name.
+
+    Both go by one name among the imported modules, and the one that a run loads first gets it. A module that was
+    imported ahead must not be mistaken for that one.
+    """
+    original = loader.PluginLoader._load_module_source
+
+    def load(self: Any, *, python_module_name: str, path: str) -> types.ModuleType:
+        if python_module_name in ahead:
+            ahead.discard(python_module_name)
+            if sys.modules[python_module_name].__file__ != str(path):
+                del sys.modules[python_module_name]
+        module: types.ModuleType = original(self, python_module_name=python_module_name, path=path)
+        return module
+
+    loader.PluginLoader._load_module_source = load
 
 
 def _read_plugin_options(loader: Any) -> None:

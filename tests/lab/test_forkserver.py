@@ -37,8 +37,8 @@ VOLATILE = frozenset(
     )
 )
 NUMBERS = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16}\b|ansible-tmp-[0-9.-]+|ansible-local-\w+|/dev/pts/\d+|j\d+\.\d+|Paused for [0-9.]+|"
-    r"\d+[.:]\d{3,}|\b\d{4,}\b"
+    r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16}\b|ansible-tmp-[0-9.-]+|ansible-local-\w+|/dev/pts/\d+|j\d+\.\d+|"
+    r"Paused for [0-9.]+|\d+[.:]\d{3,}|\b\d{4,}\b"
 )
 VAULT_PASSWORD = "a password of the vault"
 
@@ -371,6 +371,62 @@ def test_the_process_itself_and_a_callback_beside_the_playbook(same: Callable[..
     assert not [name for name in told["environment"] if name.startswith("HUMMINGFLEET_RUN_")]
 
 
+OVERRIDING = '''
+from ansible.plugins.{kind} import {base}
+DOCUMENTATION = """
+name: {name}
+type: notification
+short_description: takes the place of Ansible's own
+description: For tests.
+options:
+  word: {{description: What it says., default: mine}}
+"""
+{body}
+'''
+CALLBACK = """
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "oneline"
+
+    def v2_playbook_on_start(self, playbook):
+        self._display.display("a callback of " + self.get_option("word"))
+"""
+ACTION = """
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        return {"msg": "an action of mine"}
+"""
+LOOKUP = """
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **kwargs):
+        self.set_options(var_options=variables, direct=kwargs)
+        return ["a lookup of " + self.get_option("word")]
+"""
+
+
+def test_plugins_that_take_the_place_of_ansibles_own(same: Callable[..., Seen], tmp_path: Path) -> None:
+    for kind, base, name, body in (
+        ("callback", "CallbackBase", "oneline", CALLBACK),
+        ("action", "ActionBase", "debug", ACTION),
+        ("lookup", "LookupBase", "pipe", LOOKUP),
+    ):
+        (tmp_path / f"{kind}_plugins").mkdir()
+        text = OVERRIDING.format(kind=kind, base=base, name=name, body=body)
+        (tmp_path / f"{kind}_plugins" / f"{name}.py").write_text(text)
+    seen = same(
+        PLAY
+        + """
+  tasks:
+    - debug: {msg: theirs}
+    - ansible.builtin.debug: {msg: "{{ lookup('pipe', 'echo theirs') }}, {{ lookup('ansible.builtin.pipe', 'echo') }}"}
+"""
+    )
+    for mine in ("a callback of mine", "an action of mine", "a lookup of mine, "):
+        assert mine in seen.text
+    assert "theirs" not in seen.text
+
+
 def test_ids_of_tasks_differ_from_run_to_run(see: Callable[..., Seen], server: ForkServer) -> None:
     ids = [{event["event_data"].get("task_uuid") for event in see(HELLO, server=server).events} for _ in range(2)]
     assert ids[0] & ids[1] == {None}
@@ -431,7 +487,10 @@ def test_over_ssh(same: Callable[..., Seen], tmp_path: Path) -> None:
         # A wrong key of the host is refused, as ansible.cfg wants it.
         (tmp_path / "known_hosts").write_text((tmp_path / "known_hosts").read_text().replace("AAAA", "AAAB"))
         assert close_connections(tmp_path) == [0]  # two hosts, one address
-        seen = same("- hosts: one\n  gather_facts: false\n  tasks: [{ansible.builtin.ping: }]\n", inventory=hosts)
+        play = (
+            "- hosts: one\n  gather_facts: false\n  vars: {ansible_ssh_retries: 0}\n  tasks: [{ansible.builtin.ping: }]"
+        )
+        seen = same(play, inventory=hosts)
         assert seen.rc == 4
     finally:
         ssh.stop()
