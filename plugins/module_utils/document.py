@@ -276,7 +276,7 @@ class Bot(_Part):
     )
     restarts: int = Field(0, ge=0, le=1_000_000, description="raised to ask for a restart")
     resumes: int = Field(0, ge=0, le=1_000_000, description="raised to lift a risk halt")
-    priority: int = Field(0, ge=0, le=1000, description="who stops first when a plan shrinks; 0 is first")
+    priority: int = Field(0, ge=0, le=1000, description="kept for the portal; nothing is stopped by it yet")
 
 
 class SecretVersions(_Part):

@@ -621,7 +621,7 @@ class Registry:
         else:
             merged, faults = _keep_allocation(data, stored)
             try:
-                document = parse_document(merged, catalogue, reserved=fleet.nodes)
+                document = _parse_change(merged, stored, catalogue, fleet)
             except DocumentError as error:
                 raise DocumentError((*faults, *error.faults)) from None
             if faults:
@@ -634,7 +634,11 @@ class Registry:
             if plain == stored:
                 return Submission(_record(row), False)
         addresses.check_containers(len(document.bots) + SERVICE_CONTAINERS)
-        memory = catalogue.plans[document.plan].memory_mib(document)
+        plan = catalogue.plans.get(document.plan)
+        # A plan that left the catalogue can be kept, not chosen: what it reserves stays as it is.
+        memory = (
+            row.memory_mib if plan is None and row is not None else catalogue.plans[document.plan].memory_mib(document)
+        )
         if row is not None:
             self._check_growth(connection, row, document, memory, fleet, catalogue)
         if stored is None or plain["subdomain"] != stored["subdomain"]:
@@ -1024,6 +1028,44 @@ def _keep_allocation(data: Mapping[str, Any], stored: Mapping[str, Any]) -> tupl
             faults.append(_allocated_fault("/placement/node", node))
         merged["placement"] = {**(wish or {}), "node": node}
     return merged, faults
+
+
+def _parse_change(
+    data: Mapping[str, Any], stored: Mapping[str, Any], catalogue: Catalogue, fleet: Fleet
+) -> TenantDocument:
+    """The document in ``data``; raises DocumentError for what is wrong with it and was not so in ``stored`` already.
+
+    A pair that was delisted or a plan that shrank since must not keep anybody from stopping a bot.
+    """
+    from ansible_collections.hummingfleet.core.plugins.module_utils.document import (
+        DocumentError,
+        parse_document,
+        read_document,
+    )
+
+    try:
+        return parse_document(data, catalogue, reserved=fleet.nodes)
+    except DocumentError as error:
+        present = error.faults
+    try:
+        parse_document(stored, catalogue, reserved=fleet.nodes)
+        known = set()
+    except DocumentError as error:
+        known = {_by_id(fault, stored) for fault in error.faults}
+    new = [fault for fault in present if _by_id(fault, data) not in known]
+    if new:
+        raise DocumentError(new)
+    return read_document(data)
+
+
+def _by_id(fault: Fault, document: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A fault with the id of its bot or connection instead of the place in the list, which changes with the others."""
+    parts = fault.pointer.split("/")
+    if len(parts) > 2 and parts[1] in ("bots", "exchange_connections") and parts[2].isdecimal():
+        entries, index = document.get(parts[1]), int(parts[2])
+        if isinstance(entries, list) and index < len(entries) and isinstance(entries[index], Mapping):
+            parts[2] = str(entries[index].get("id"))
+    return "/".join(parts), fault.problem, fault.rule
 
 
 def _allocated_fault(where: str, stored: object) -> Fault:

@@ -1011,3 +1011,62 @@ def test_a_database_that_cannot_be_used_is_reported_without_its_password(url: st
         Registry(url)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+# --- a catalogue that changed ----------------------------------------------------------------------------------------
+
+
+def without(catalogue_: Any, **changes: Any) -> Any:
+    """The catalogue of today with other parts."""
+    return dataclasses.replace(catalogue_, **changes)
+
+
+def delisted() -> Any:
+    """A catalogue in which Binance lost all of its pairs but one."""
+    binance = catalogue().exchanges["binance"]
+    kept = {name: pair for name, pair in binance.pairs.items() if name == "ETH-USDT"}
+    return without(catalogue(), exchanges={**catalogue().exchanges, "binance": replace(binance, pairs=kept)})
+
+
+def test_a_bot_whose_pair_was_delisted_can_still_be_stopped(registry: Registry) -> None:
+    submit(registry, grid_document(bots=[grid_bot(id="b1"), grid_bot(id="b2")]))
+
+    def stop(data: dict[str, Any]) -> dict[str, Any]:
+        data["bots"] = [{**data["bots"][1], "state": "stopped"}]
+        return data
+
+    record = registry.change("acme", stop, cause=CAUSE, fleet=FLEET, catalogue=delisted()).record
+    assert [(bot["id"], bot["state"]) for bot in record.document["bots"]] == [("b2", "stopped")]
+
+
+def test_what_the_catalogue_lost_cannot_be_chosen_anew(registry: Registry) -> None:
+    submit(registry, grid_document(bots=[grid_bot(id="b1", trading_pair="ETH-USDT")]))
+
+    def choose(data: dict[str, Any]) -> dict[str, Any]:
+        data["bots"][0]["trading_pair"] = "BTC-USDT"
+        return data
+
+    with pytest.raises(DocumentError, match="/bots/0/trading_pair"):
+        registry.change("acme", choose, cause=CAUSE, fleet=FLEET, catalogue=delisted())
+
+
+def test_another_bot_cannot_have_what_one_may_keep(registry: Registry) -> None:
+    submit(registry, grid_document(bots=[grid_bot(id="b1")]))
+    with pytest.raises(DocumentError) as caught:
+        registry.change("acme", add_bot("b2"), cause=CAUSE, fleet=FLEET, catalogue=delisted())
+    assert {fault.pointer for fault in caught.value.faults} == {"/bots/1/trading_pair"}
+
+
+def test_a_tenant_whose_plan_left_the_catalogue_can_be_suspended_and_keeps_its_memory(registry: Registry) -> None:
+    submit(registry, grid_document())
+    before = registry.reserved_memory()
+    plans = {name: plan for name, plan in catalogue().plans.items() if name != registry.get("acme").document["plan"]}
+    suspended = registry.change(
+        "acme",
+        lambda data: {**data, "state": "suspended"},
+        cause=CAUSE,
+        fleet=FLEET,
+        catalogue=without(catalogue(), plans=plans),
+    )
+    assert suspended.record.document["state"] == "suspended"
+    assert registry.reserved_memory() == before
