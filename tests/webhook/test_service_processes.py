@@ -67,7 +67,7 @@ def test_serve_finishes_requests_in_flight_and_accepts_none(place: Place, length
     process.send_signal(signal.SIGTERM)
     place.manager.expect("STOPPING=1")
     assert idle.sock.recv(1) == b""  # a connection without a request is closed
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         get(place.port, "/")
     (place.folder / "go on").touch()
     answer = connection.getresponse()

@@ -66,6 +66,7 @@ def test_both_end_when_up_is_killed(place: Place) -> None:
     process = place.command("up", "--log-format", "json")
     place.manager.expect("READY=1", of=process)
     both = children(process)
+    assert set(both) == {"serve", "worker"}
     process.kill()
     wait_for(lambda: all(map(is_gone, both.values())))
     _out, err = process.communicate()
