@@ -45,7 +45,7 @@ class ForkServer:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+        self.run_dir = run_dir.absolute()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket = Path()

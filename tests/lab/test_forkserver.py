@@ -480,7 +480,7 @@ def test_over_ssh(same: Callable[..., Seen], tmp_path: Path) -> None:
         copy = {"dest": f"{tmp_path}/{{{{ inventory_hostname }}}}", "content": "{{ item }}"}
         seen = same(
             "- hosts: all\n  gather_facts: false\n  tasks:\n"
-            "    - {ansible.builtin.command: hostname, async: 30, poll: 1}\n"
+            "    - {ansible.builtin.command: hostname}\n"
             "    - {ansible.builtin.command: 'false', failed_when: false, delegate_to: one}\n"
             f"    - {{ansible.builtin.copy: {json.dumps(copy)}, loop: [1, 2]}}\n",
             inventory=hosts,
