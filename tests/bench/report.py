@@ -30,7 +30,7 @@ def finish(figures: dict[str, Any], bounds: Sequence[Bound], path: Path | None) 
     for bound in bounds:
         word = "at least" if bound.least else "at most"
         verdict = "holds" if bound.holds else "BROKEN"
-        print(f"{bound.what:<56} {bound.measured:9.2f}  {word} {bound.bound:g}  {verdict}")
+        print(f"{bound.what:<66} {bound.measured:9.2f}  {word} {bound.bound:g}  {verdict}")
         rows.append({"what": bound.what, "measured": round(bound.measured, 3), "bound": bound.bound,
                      "least": bound.least, "holds": bound.holds})  # fmt: skip
     if path is not None:
