@@ -251,6 +251,12 @@ def test_systemd_understands_the_units(tmp_path: Path, local_node: bool) -> None
         unit = tmp_path / f"{name}.service"
         text = unit.read_text()
         assert "ProtectProc=" not in text  # leases are judged by whether their holder's process is there
+        assert "KillMode=mixed" in text and "Type=notify" in text
+        if name == WORKER:
+            assert "TimeoutStopSec=90" in text  # more than its runs get
+            assert ("User=root" in text) == local_node
+        else:
+            assert "InaccessiblePaths=-/var/lib/hummingfleet/keyring.yml" in text
         unit.write_text(re.sub(r"^WorkingDirectory=.*$", "", text.replace(program, "/usr/bin/env"), flags=re.MULTILINE))
         judged = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
         complaints = [line for line in judged.stderr.splitlines() if name in line]
