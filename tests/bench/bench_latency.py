@@ -4,7 +4,8 @@ Two installations of their own on this machine's Docker engine, each with one te
 image that only stays up. In one, ``bot.started`` is posted to the web service and a running worker converges the
 tenant; in the other, the same revision is stored by hand and ``ansible-playbook playbooks/converge_tenant.yml --limit``
 is started. Measured are the times to the run's first task and to the start of the bot's container, alternating; the
-clock starts with the POST and with the process.
+clock starts with the POST and with the process. The worker's looks at its bots after a run are put off meanwhile: they
+would meet the next measurement, of either way.
 
     .venv/bin/python tests/bench/bench_latency.py --json var/bench/latency.json
 """
@@ -91,6 +92,7 @@ class Place(Installation):
             "listen": f"127.0.0.1:{self.port}",
             "worker_listen": f"127.0.0.1:{self.worker_port}",
             "secrets": str(folder / "webhook-secrets.yml"),
+            "observe_seconds": 3600,
         }
         self.fleet_path.write_text(yaml.safe_dump(fleet))
         self.tenant = f"{prefix}t"
