@@ -29,6 +29,8 @@ from tests.webhook.test_runs_processes import await_
 from webhook import playbook_server, runs
 from webhook.forkserver import ForkServer
 
+pytestmark = pytest.mark.lab
+
 # What differs between two runs of the same kind. All else has to be equal.
 VOLATILE = frozenset(
     (
@@ -121,12 +123,10 @@ def see(server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def same(server: ForkServer, see: Callable[..., Seen]) -> Callable[..., Seen]:
     """Runs a playbook both ways and says that there is no difference; gives the forked run."""
 
-    def compare(playbook: str | Path, *, before: Callable[[], Any] = lambda: None, **arguments: Any) -> Seen:
-        before()
+    def compare(playbook: str | Path, **arguments: Any) -> Seen:
         one = see(playbook, **arguments)
         assert one.parent in (os.getpid(), 0)  # 0: it ended too soon to look
         for _attempt in range(3):  # should the checkout change just now, it is a plain start
-            before()
             two = see(playbook, server=server, **arguments)
             if two.parent != os.getpid():
                 break
@@ -242,7 +242,9 @@ def test_an_unreachable_host_beside_one_that_answers(same: Callable[..., Seen], 
     assert seen.result.changed == {"near": 1}
 
 
-def test_check_and_diff(same: Callable[..., Seen], tmp_path: Path) -> None:
+def test_check_and_diff(
+    same: Callable[..., Seen], see: Callable[..., Seen], server: ForkServer, tmp_path: Path
+) -> None:
     target = tmp_path / "target"
     target.write_text("old\n")
     copy = {"dest": str(target), "content": "new {{ 1 + 1 }}"}
@@ -250,7 +252,7 @@ def test_check_and_diff(same: Callable[..., Seen], tmp_path: Path) -> None:
     seen = same(play, check=True, diff=True)
     assert "+new 2" in seen.text
     assert target.read_text() == "old\n"
-    same(play, diff=True, before=lambda: target.write_text("old\n"))
+    assert see(play, server=server).result.changed_count == 1
     assert target.read_text() == "new 2"
 
 
@@ -470,7 +472,6 @@ def close_connections(folder: Path) -> list[int]:
     return [subprocess.run(command, capture_output=True).returncode for command in commands]
 
 
-@pytest.mark.lab
 def test_over_ssh(same: Callable[..., Seen], tmp_path: Path) -> None:
     ssh = SshServer(tmp_path)
     try:
@@ -497,7 +498,6 @@ def test_over_ssh(same: Callable[..., Seen], tmp_path: Path) -> None:
         ssh.stop()
 
 
-@pytest.mark.lab
 @pytest.mark.parametrize("forked", [False, True])
 def test_a_cancelled_run_leaves_ssh_connections_to_others(server: ForkServer, tmp_path: Path, forked: bool) -> None:
     ssh = SshServer(tmp_path)
@@ -527,7 +527,6 @@ def test_a_cancelled_run_leaves_ssh_connections_to_others(server: ForkServer, tm
         ssh.stop()
 
 
-@pytest.mark.lab
 def test_our_own_converge(same: Callable[..., Seen], see: Callable[..., Seen], server: ForkServer) -> None:
     folder = Path(tempfile.mkdtemp(prefix="hffork-", dir="/var/tmp"))
     installation = Installation(folder, prefix="hffork-", pool="10.199.48.0/20", over_ssh=True, uid_start=370_000)
