@@ -496,6 +496,7 @@ def test_over_ssh(same: Callable[..., Seen], tmp_path: Path) -> None:
         assert seen.rc == 4
     finally:
         ssh.stop()
+        shutil.rmtree(control_dir(tmp_path), ignore_errors=True)
 
 
 @pytest.mark.parametrize("forked", [False, True])
@@ -525,6 +526,7 @@ def test_a_cancelled_run_leaves_ssh_connections_to_others(server: ForkServer, tm
         assert close_connections(tmp_path) == [0]
     finally:
         ssh.stop()
+        shutil.rmtree(control_dir(tmp_path), ignore_errors=True)
 
 
 def test_our_own_converge(same: Callable[..., Seen], see: Callable[..., Seen], server: ForkServer) -> None:
