@@ -392,16 +392,17 @@ def campaigns(scale: Scale, seed: int, databases: Sequence[str], keep: bool = Fa
 
     for database in databases:
         folder = Path(tempfile.mkdtemp(prefix=f"hf-kill-{database}-", dir="/var/tmp"))
+        print(f"{database}: {folder}", file=sys.stderr, flush=True)
         with contextlib.ExitStack() as stack:
             if database == "sqlite":
-                yield run_campaign(scale, seed, database, folder)
+                report = run_campaign(scale, seed, database, folder)
             else:
                 url = stack.enter_context(postgresql.server())()
-                yield run_campaign(replace(scale, workers=2, lose_a_worker=True), seed, database, folder, url)
-            if keep:
-                print(f"kept: {folder}", file=sys.stderr)
-            else:
-                shutil.rmtree(folder)
+                report = run_campaign(replace(scale, workers=2, lose_a_worker=True), seed, database, folder, url)
+        # Logs, run journal and registry of one that failed are what explains it.
+        if report.held and not keep:
+            shutil.rmtree(folder)
+        yield report
 
 
 def main() -> int:
