@@ -22,7 +22,8 @@ demo-down: venv ## remove what the demo made
 .PHONY: test
 test: venv lint lab ## run every check and test, the real engine's included
 	@# Much of their time is waiting: more workers than processors.
-	$(PYTEST) tests -n 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) tests -m 'not alone' -n 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) tests -m alone
 
 .PHONY: test-quick
 test-quick: venv ## run the tests that need nothing but Python

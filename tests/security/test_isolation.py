@@ -24,7 +24,8 @@ from tests.factories import document, market_making_bot
 from tests.installation import ROOT, STANDIN, Installation, docker
 from tests.security.listen import Listeners
 
-pytestmark = pytest.mark.lab
+# While Docker makes a network it takes its jump to DOCKER-USER, where the firewall's rules are, away for a moment.
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 PREFIX = "hfsec-i-"
 ACME, BELL, SAND = f"{PREFIX}acme", f"{PREFIX}bell", f"{PREFIX}sand"
