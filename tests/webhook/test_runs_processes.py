@@ -104,9 +104,10 @@ def starter(request: pytest.FixtureRequest) -> ForkServer | None:
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
+def pool(folder: Path) -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as pool:
         yield pool
+        (folder / "go").touch()  # also if the test has failed
 
 
 def start(
