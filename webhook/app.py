@@ -50,10 +50,12 @@ def create_app(
     tokens: TokenStore | None = None,
     outbox: Outbox | None = None,
     clock: Callable[[], float] = time.time,
+    steady: Callable[[], float] = time.monotonic,
 ) -> Flask:
     """The application of an installation (default: the one the environment names); raises HummingfleetError.
 
-    What is given replaces what the installation would make; ``clock`` gives epoch seconds.
+    What is given replaces what the installation would make; ``clock`` gives epoch seconds, ``steady``
+    seconds that nobody sets back.
     """
     installation = installation or Installation()
     fleet, settings = installation.fleet, installation.fleet.webhook
@@ -77,8 +79,8 @@ def create_app(
             verifier=verifier or Verifier(settings.secrets_path, clock),
             tokens=tokens or TokenStore(registry, clock),
             metrics=metrics,
-            tenant_limit=RateLimiter(settings.tenant_events_per_minute, clock=clock),
-            failure_limit=RateLimiter(settings.failures_per_minute, clock=clock),
+            tenant_limit=RateLimiter(settings.tenant_events_per_minute, clock=steady),
+            failure_limit=RateLimiter(settings.failures_per_minute, clock=steady),
             clock=clock,
             checks={
                 "registry": lambda: _check_registry(registry),

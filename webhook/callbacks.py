@@ -125,17 +125,17 @@ def enqueue(connection: sa.Connection, tenant: str, type: str, data: Mapping[str
 class Outbox:
     """The call-backs in the registry; everything raises RegistryError if that does not answer.
 
-    ``clock`` gives epoch seconds, ``jitter`` random numbers from 0 to 1.
+    ``clock`` gives epoch seconds (default: the registry's), ``jitter`` random numbers from 0 to 1.
     """
 
     def __init__(
         self,
         registry: Registry,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._registry = registry
-        self._clock = clock
+        self._clock = clock or registry.clock
         self._jitter = jitter
 
     def list(

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
+from ansible_collections.hummingfleet.core.plugins.module_utils.addresses import AddressError
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import DocumentError
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.placement import PlacementError
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import (
     Cause,
     Registry,
     UnknownTenantError,
     iso_time,
+    keep_counters,
 )
 
 from . import work
@@ -154,7 +157,10 @@ class TenantStatus:
 
 @dataclass(frozen=True, slots=True)
 class JournalStats:
-    """How much there is to do. ``oldest_waiting_seconds`` is the age of the oldest accepted event, 0 without one."""
+    """How much there is to do.
+
+    ``oldest_waiting_seconds`` is how long the longest waits that nothing has gone wrong with, 0 if nobody does.
+    """
 
     events: Mapping[str, int]
     tenants: int
@@ -290,9 +296,10 @@ class Journal:
                 sa.select(tables.events.c.state, sa.func.count()).group_by(tables.events.c.state)
             ).all()
             oldest = connection.execute(
-                sa.select(sa.func.min(tables.events.c.received_at)).where(tables.is_open)
+                sa.select(sa.func.min(tables.work.c.since)).where(tables.is_requested, tables.work.c.attempt == 0)
             ).scalar()
-            rows = connection.execute(_with_work().where(tables.is_behind | tables.is_requested)).all()
+            given_up = tables.work.c.failed_revision.is_not(None)
+            rows = connection.execute(_with_work().where(tables.is_behind | tables.is_requested | given_up)).all()
             kinds = [_work_state(row, now) for row in rows]
             alive = sa.select(sa.func.count()).where(
                 tables.duties.c.name.startswith(work.ALIVE, autoescape=True), tables.duties.c.expires_at > now
@@ -300,11 +307,11 @@ class Journal:
             return JournalStats(
                 events={**dict.fromkeys(EVENT_STATES, 0), **{str(state): int(count) for state, count in states}},
                 tenants=int(connection.execute(sa.select(sa.func.count()).select_from(tables.tenants)).scalar_one()),
-                behind=len(rows),
+                behind=sum(row.applied_revision < row.revision for row in rows),
                 running=kinds.count("running"),
                 retrying=kinds.count("retrying"),
                 failed=kinds.count("failed"),
-                oldest_waiting_seconds=max(0.0, now - _epoch(oldest)) if oldest else 0.0,
+                oldest_waiting_seconds=max(0.0, now - oldest) if oldest else 0.0,
                 callbacks_pending=int(
                     connection.execute(
                         sa.select(sa.func.count()).select_from(tables.callbacks).where(tables.is_pending)
@@ -320,6 +327,12 @@ class Journal:
         with self._registry.transaction(write=True) as connection:
             row = _event(connection, event_id)
             _check_failed(row, "tried again")
+            self._check_present(connection, row)
+            if row.revision < work.last_rollback(connection, row.tenant):
+                raise EventStateError(
+                    f"event {event_id} cannot be tried again: tenant {row.tenant} was rolled back since, so its change "
+                    "may be gone; discard it, or send a new event"
+                )
             self._reopen(connection, row.tenant, tables.events.c.finished_at == row.finished_at)
             stored = _record(_event(connection, event_id))
         self._waker.wake()
@@ -338,7 +351,9 @@ class Journal:
             tenant = connection.execute(
                 sa.select(tables.tenants).where(tables.tenants.c.tenant == row.tenant)
             ).one_or_none()
-            if tenant is not None and tenant.applied_revision < row.revision and row.changed:
+            if tenant is not None and row.number <= work.past(connection, row.tenant):
+                tenant = None  # another one of the same id
+            if tenant is not None and tenant.applied_revision < row.revision:
                 self._without(connection, tenant, row, actor)
             connection.execute(
                 tables.events.update()
@@ -386,7 +401,7 @@ class Journal:
             sa.select(tables.events)
             .where(
                 tables.events.c.tenant == tenant.tenant,
-                tables.events.c.changed,
+                tables.events.c.number > work.past(connection, tenant.tenant),
                 tables.events.c.revision > tenant.applied_revision,
                 tables.events.c.state != "discarded",
                 tables.events.c.number != discarded.number,
@@ -414,19 +429,23 @@ class Journal:
                 ).scalar_one()
             )
         for row in events:
+            body = json.loads(row.body)
+            if row.type == "tenant.created":
+                # The newest release of today is not the one it was made with.
+                body["data"] = {"release": json.loads(tenant.document)["release"], **body["data"]}
             try:
-                document = parse_event(json.loads(row.body), self._catalogue).apply(document)
+                document = parse_event(body, self._catalogue).apply(document)
             except HummingfleetError:
                 raise EventStateError(
                     f"event {discarded.id} cannot be taken out: event {row.id} ({row.type}) came later and builds on "
                     "it; discard that one first"
                 ) from None
-        kept = document or {}
+        kept = keep_counters(document or {"bots": []}, json.loads(tenant.document))
         try:
             self._store(connection, tenant.tenant, lambda _found: kept, actor)
-        except DocumentError as error:
+        except (DocumentError, PlacementError, AddressError) as error:
             raise EventStateError(
-                f"event {discarded.id} cannot be taken out: what is left would be no valid document ({error})"
+                f"event {discarded.id} cannot be taken out: what is left cannot be ({error})"
             ) from None
 
     def _store(
@@ -441,11 +460,21 @@ class Journal:
             connection, tenant, change, Cause(_CAUSE, "event discarded", actor), self._fleet, self._catalogue
         )
 
+    def _check_present(self, connection: sa.Connection, row: sa.Row[Any]) -> None:
+        known = connection.execute(
+            sa.select(tables.tenants.c.tenant).where(tables.tenants.c.tenant == row.tenant)
+        ).one_or_none()
+        if known is None or row.number <= work.past(connection, row.tenant):
+            raise EventStateError(
+                f"event {row.id} cannot be tried again: the tenant {row.tenant} it was for has been removed since"
+            )
+
     def _reopen(self, connection: sa.Connection, tenant: str, which: sa.ColumnElement[bool]) -> None:
-        request = work.request(connection, tenant, self._registry.now(connection))
+        request = work.request(connection, tenant, self._registry.now(connection), afresh=True)
+        own = tables.events.c.number > work.past(connection, tenant)
         connection.execute(
             tables.events.update()
-            .where(tables.events.c.tenant == tenant, tables.events.c.state == "failed", which)
+            .where(tables.events.c.tenant == tenant, tables.events.c.state == "failed", own, which)
             .values(state="accepted", request=request, finished_at=None, code=None, reason=None)
         )
 
@@ -590,10 +619,6 @@ def _normal_time(text: str) -> str:
     """A time in the registry's own form, which sorts as text does; without a zone it is UTC."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return iso_time((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError, OSError):
         raise JournalError(f"{text!r} is no time; write 2026-11-23T05:00:00Z") from None
-    return iso_time((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-
-
-def _epoch(text: str) -> float:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()

@@ -15,7 +15,7 @@ class RateLimiter:
     """One bucket per key: ``per_minute`` times a minute, all of them at once if nothing was done before.
 
     At most ``keys`` buckets are kept; the one that was not used for the longest time makes room. ``clock`` gives
-    seconds; steps backwards count as no time. Safe for use by several threads.
+    seconds. Safe for use by several threads.
     """
 
     def __init__(self, per_minute: int, *, keys: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:

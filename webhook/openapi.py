@@ -9,7 +9,7 @@ import enum
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault, pointer
@@ -271,9 +271,12 @@ def _read_time(text: str) -> datetime:
     if not _DATE_TIME.fullmatch(text):
         raise ValueError(allowed)
     try:
-        return datetime.fromisoformat(text.upper())
-    except ValueError:
+        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError(allowed) from None
+    if not 1970 <= moment.year < 9999:  # what every clock and database can hold
+        raise ValueError(allowed)
+    return moment
 
 
 # --- schemas of answers ----------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ Direction = Literal["inbound", "outbound"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _MODES = (0o600, 0o400)
+# Root's, for web service and worker as two users of one group: they read it, only root changes it.
+_SHARED_MODES = (0o640, 0o440)
 _MAX_BYTES = 64 * 1024
 _MAX_SECRETS = 8  # per direction: each costs a signature per message
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -154,12 +156,13 @@ class SecretsFile:
             raise SecretsError(f"the webhook's secrets {self.path} cannot be written: {error.strerror}") from None
 
     def _write(self, secrets: Mapping[Direction, tuple[Secret, ...]]) -> None:
-        """Replaces the file, whole or not at all; its owner stays who it was."""
+        """Replaces the file, whole or not at all; its owner, group and mode stay what they were."""
         document: dict[str, Any] = {
             "version": 1,
             **{one: [secret.plain() for secret in secrets[one]] for one in DIRECTIONS},
         }
-        owner = self.path.stat() if self.path.exists() else self.path.parent.stat()
+        before = self.path.stat() if self.path.exists() else None
+        owner = before or self.path.parent.stat()
         handle, name = tempfile.mkstemp(prefix=".webhook-secrets-", dir=self.path.parent)  # mkstemp makes it 0600
         temporary = Path(name)
         try:
@@ -167,6 +170,8 @@ class SecretsFile:
                 stream.write(_HEAD + yaml.safe_dump(document, sort_keys=False, width=200))
                 if os.geteuid() == 0:  # by an administrator, for the user who runs the service
                     os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
+                if before is not None:
+                    os.fchmod(stream.fileno(), stat.S_IMODE(before.st_mode))
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(self.path)
@@ -240,8 +245,12 @@ def _read(path: Path) -> tuple[tuple[int, ...], dict[Direction, tuple[Secret, ..
         mode = stat.S_IMODE(status.st_mode)
         if not stat.S_ISREG(status.st_mode):
             raise SecretsError(f"{where} are not in a regular file")
-        if mode not in _MODES:
-            raise SecretsError(f"{where} have mode {mode:04o}; it must be 0600 or 0400: chmod 0600 {path}")
+        shared = mode in _SHARED_MODES and status.st_uid == 0 and status.st_gid != 0
+        if mode not in _MODES and not shared:
+            raise SecretsError(
+                f"{where} have mode {mode:04o}; it must be 0600 or 0400 (chmod 0600 {path}), or 0640 if it is root's "
+                "and its group is that of the service's users"
+            )
         # Root also reads what belongs to the user who runs the service, to whom the folder belongs.
         owners = {0, os.geteuid()} | ({path.parent.stat().st_uid} if os.geteuid() == 0 else set())
         if status.st_uid not in owners:

@@ -428,7 +428,9 @@ class Views:
         return _json({"ready": ready, "checks": found}, 200 if ready else 503, headers)
 
     def show_metrics(self, call: Call) -> Response:
-        """Counters and gauges."""
+        """Counters and gauges, of the whole fleet."""
+        if _token(call).tenant is not None:
+            raise Problem(problems.NOT_ALLOWED, "a token of one tenant may not see numbers of the fleet")
         return Response(self._s.metrics.text(), content_type=metrics.CONTENT_TYPE)
 
     def show_openapi(self, call: Call) -> Response:

@@ -28,35 +28,45 @@ from .retries import decide
 CLAIM_SECONDS = 60.0
 ALIVE = "worker "
 """Begins the name of the duty that says a worker is alive; its holder follows."""
-_LOOK_AT_MOST = 1000
+_PIECE = 1000
 # Statements of every event, made once: making them anew costs more than having them done.
 _WORK = sa.select(tables.work).where(tables.work.c.tenant == sa.bindparam("key"))
 _CHANGE_WORK = tables.work.update().where(tables.work.c.tenant == sa.bindparam("key"))
 _NEW_WORK = tables.work.insert()
-_NOTHING = {"requested": 0, "served": 0, "attempt": 0, "not_before": 0, "claim": 0, "claimed_until": 0}
+_NOTHING = dict.fromkeys(
+    ("requested", "served", "attempt", "not_before", "claim", "claimed_until", "ended_at", "past"), 0
+)
 _MESSAGE_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A tenant that could be worked on now; ``attempt`` counts the failed runs, ``node`` is None once it is gone."""
+    """A tenant that could be worked on now; ``node`` is None once it is gone.
+
+    ``attempt`` counts the failed runs, of which the last ended with ``problem``.
+    """
 
     tenant: str
     node: str | None
     attempt: int
     terminated: bool
     since: float
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to start a run for a tenant: it covers ``revision`` and all requests up to ``request``."""
+    """The right to start a run for a tenant: it covers ``revision`` and all requests up to ``request``.
+
+    ``at`` is when it was taken (ISO 8601, the registry's clock): what was recorded before is not this run's.
+    """
 
     tenant: str
     number: int
     request: int
     revision: int
     terminated: bool
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +82,10 @@ class Ending:
     bots: Mapping[str, Mapping[str, Any]] | None = None
 
 
-def request(connection: sa.Connection, tenant: str, now: float, *, sequence: int | None = None) -> int:
-    """Asks for a run of the tenant within the caller's transaction, at once and with all attempts; its number."""
+def request(
+    connection: sa.Connection, tenant: str, now: float, *, sequence: int | None = None, afresh: bool = False
+) -> int:
+    """Asks for a run of the tenant at once, in the caller's transaction; its number. ``afresh`` forgets failures."""
     row = connection.execute(_WORK, {"key": tenant}).one_or_none()
     if row is None:
         connection.execute(
@@ -82,7 +94,7 @@ def request(connection: sa.Connection, tenant: str, now: float, *, sequence: int
         return 1
     values = {
         "requested": row.requested + 1,
-        "attempt": 0,
+        "attempt": 0 if afresh else row.attempt,
         "not_before": 0,
         "since": now if row.requested == row.served else row.since,
         "sequence": sequence if sequence is not None else row.sequence,
@@ -91,8 +103,25 @@ def request(connection: sa.Connection, tenant: str, now: float, *, sequence: int
     return int(row.requested) + 1
 
 
+def past(connection: sa.Connection, tenant: str) -> int:
+    """Events up to this number were for a tenant of that id which was forgotten since."""
+    row = connection.execute(_WORK, {"key": tenant}).one_or_none()
+    return row.past if row is not None else 0
+
+
+def last_rollback(connection: sa.Connection, tenant: str) -> int:
+    """The last revision that went back to an older one by hand: what came before it may not be in the document."""
+    query = sa.select(sa.func.max(tables.revisions.c.revision)).where(
+        tables.revisions.c.tenant == tenant, tables.revisions.c.cause_kind == "rollback"
+    )
+    return int(connection.execute(query).scalar() or 0)
+
+
 class WorkQueue:
-    """The queue in ``registry`` as the worker ``holder`` (a process, see ``registry.process_holder``) sees it."""
+    """The queue in ``registry`` as the worker ``holder`` (a process, see ``registry.process_holder``) sees it.
+
+    Without ``telling`` no call-backs are written: there is no portal to fetch them.
+    """
 
     def __init__(
         self,
@@ -100,8 +129,10 @@ class WorkQueue:
         holder: str,
         *,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311
+        telling: bool = True,
     ) -> None:
         self._registry = registry
+        self._telling = telling
         self._holder = holder
         self._jitter = jitter
 
@@ -134,7 +165,9 @@ class WorkQueue:
                     .where(tables.work.c.tenant == one.tenant)
                     .values(holder=self._holder, claimed_until=now + CLAIM_SECONDS, claim=row.claim + 1)
                 )
-                claims.append(Claim(one.tenant, row.claim + 1, row.requested, revision or 0, one.terminated))
+                claims.append(
+                    Claim(one.tenant, row.claim + 1, row.requested, revision or 0, one.terminated, iso_time(now))
+                )
         return tuple(claims)
 
     def renew(self, claims: Iterable[Claim]) -> None:
@@ -162,13 +195,15 @@ class WorkQueue:
             ).one_or_none()
             if ending.bots is not None:
                 self._see(connection, claim.tenant, ending.bots, now)
-            values: dict[str, Any] = {"holder": None, "claimed_until": 0}
+            values: dict[str, Any] = {"holder": None, "claimed_until": 0, "ended_at": now}
             if ending.problem is None:
                 values |= {"served": claim.request, "attempt": 0, "not_before": 0, "failure": None}
                 values |= {"failed_revision": None, "since": now}
                 applied = tenant.applied_revision if tenant is not None else claim.revision
-                self._close(connection, claim, "applied", now, revision=applied)
-                if tenant is None:
+                self._close(connection, self._open_events(connection, claim), "applied", now, revision=applied)
+                if tenant is not None:
+                    self._close(connection, self._mended_events(connection, row, applied), "applied", now)
+                else:
                     self._see(connection, claim.tenant, {}, now)
             else:
                 attempt = row.attempt + 1
@@ -190,26 +225,31 @@ class WorkQueue:
                 else:
                     values |= {"served": claim.request, "attempt": 0, "not_before": 0, "since": now}
                     values["failed_revision"] = claim.revision
-                    self._close(connection, claim, "failed", now, code=ending.problem, reason=ending.reason)
+                    events = self._open_events(connection, claim)
+                    self._close(connection, events, "failed", now, code=ending.problem, reason=ending.reason)
             connection.execute(tables.work.update().where(tables.work.c.tenant == claim.tenant).values(**values))
             return True
 
     # --- what bots do ----------------------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """Epoch seconds by the registry's clock, for ``see``."""
+        return self._registry.clock()
+
     def see(self, tenant: str, bots: Mapping[str, Mapping[str, Any]], *, looked_at: float) -> None:
         """Remembers what all of the tenant's bots do; the portal is told of every state that is a new one.
 
-        ``looked_at`` is when looking began (epoch seconds): if a run is in between, it has seen or will see more.
+        ``looked_at`` is when looking began (``now``): if a run has been at it since then, that has seen more.
         """
         with self._registry.transaction(write=True) as connection:
             now = self._registry.now(connection)
             row = self._row(connection, tenant)
-            if row is not None and row.holder and row.claimed_until > now:
+            if row is not None and ((row.holder and row.claimed_until > now) or row.ended_at > looked_at):
                 return
-            last = connection.execute(
-                sa.select(sa.func.max(tables.bots.c.seen_at)).where(tables.bots.c.tenant == tenant)
-            ).scalar()
-            if last is None or last < iso_time(looked_at):
+            known = connection.execute(
+                sa.select(tables.tenants.c.tenant).where(tables.tenants.c.tenant == tenant)
+            ).one_or_none()
+            if known is not None:
                 self._see(connection, tenant, bots, now)
 
     # --- duties ----------------------------------------------------------------------------------------------------
@@ -254,17 +294,32 @@ class WorkQueue:
             )
 
     def prune(self, keep_seconds: float) -> int:
-        """Deletes what was finished longer ago: events, call-backs, the signs of life of dead workers."""
+        """Deletes what was finished longer ago: events, call-backs, the signs of life of dead workers.
+
+        A failed event stays as long as its tenant: it can still be tried again or discarded.
+        """
         with self._registry.transaction(write=True) as connection:
-            now = self._registry.now(connection)
-            limit = iso_time(now - keep_seconds)
-            events = connection.execute(
-                tables.events.delete().where(tables.events.c.finished_at < limit, tables.events.c.state != "accepted")
-            )
-            # Also those that nobody fetches, because the fleet has no portal.
-            sent = connection.execute(tables.callbacks.delete().where(tables.callbacks.c.created_at < limit))
-            connection.execute(tables.duties.delete().where(tables.duties.c.expires_at < now - keep_seconds))
-            return int(events.rowcount + sent.rowcount)
+            limit = self._registry.now(connection) - keep_seconds
+            connection.execute(tables.duties.delete().where(tables.duties.c.expires_at < limit))
+        past = sa.select(tables.work.c.past).where(tables.work.c.tenant == tables.events.c.tenant).scalar_subquery()
+        settled = tables.events.c.state.in_(("applied", "discarded")) | (
+            (tables.events.c.state == "failed") & (tables.events.c.number <= past)
+        )
+        # Call-backs of any state: also those that nobody fetches any more.
+        return self._delete(tables.events, settled & (tables.events.c.finished_at < iso_time(limit))) + self._delete(
+            tables.callbacks, tables.callbacks.c.created_at < iso_time(limit)
+        )
+
+    def _delete(self, table: sa.Table, which: sa.ColumnElement[bool]) -> int:
+        """Deletes piece by piece, so that nobody waits long for the registry."""
+        total = 0
+        while True:
+            with self._registry.transaction(write=True) as connection:
+                some = sa.select(table.c.number).where(which).limit(_PIECE).scalar_subquery()
+                deleted = connection.execute(table.delete().where(table.c.number.in_(some))).rowcount
+            total += deleted
+            if deleted < _PIECE:
+                return total
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
@@ -281,6 +336,7 @@ class WorkQueue:
             tables.work.c.since,
             tables.work.c.holder,
             tables.work.c.claimed_until,
+            tables.work.c.failure,
         ]
         given_up = tables.work.c.failed_revision.is_not(None) & (
             tables.work.c.failed_revision >= tables.tenants.c.revision
@@ -305,7 +361,7 @@ class WorkQueue:
         )
         found: dict[str, sa.Row[Any]] = {}
         for query in (behind, requested):
-            for row in connection.execute(query.order_by(tables.work.c.since).limit(_LOOK_AT_MOST)):
+            for row in connection.execute(query):
                 found.setdefault(row.tenant or row.known, row)
         leased = self._leased(connection, found, now)
         dead: dict[str, bool] = {}
@@ -319,7 +375,10 @@ class WorkQueue:
                     dead[row.holder] = holder_is_dead(row.holder)
                 if not dead[row.holder]:
                     continue
-            waiting.append(Waiting(tenant, row.node, row.attempt or 0, row.state == "terminated", row.since or 0.0))
+            problem = json.loads(row.failure)["code"] if row.attempt and row.failure else None
+            waiting.append(
+                Waiting(tenant, row.node, row.attempt or 0, row.state == "terminated", row.since or 0.0, problem)
+            )
         return tuple(sorted(waiting, key=lambda one: (one.since, one.tenant)))
 
     def _leased(self, connection: sa.Connection, tenants: Iterable[str], now: float) -> set[str]:
@@ -348,6 +407,20 @@ class WorkQueue:
             .order_by(tables.events.c.number)
         ).all()
 
+    def _mended_events(self, connection: sa.Connection, row: sa.Row[Any], applied: int) -> Sequence[sa.Row[Any]]:
+        """Events that had failed and whose changes a later run has applied with others."""
+        return connection.execute(
+            sa.select(tables.events)
+            .where(
+                tables.events.c.tenant == row.tenant,
+                tables.events.c.state == "failed",
+                tables.events.c.number > row.past,
+                tables.events.c.revision <= applied,
+                tables.events.c.revision > last_rollback(connection, row.tenant),
+            )
+            .order_by(tables.events.c.number)
+        ).all()
+
     def _note(self, connection: sa.Connection, claim: Claim, ending: Ending) -> None:
         """The events of a run that is tried again say so."""
         for event in self._open_events(connection, claim):
@@ -360,7 +433,7 @@ class WorkQueue:
     def _close(
         self,
         connection: sa.Connection,
-        claim: Claim,
+        events: Sequence[sa.Row[Any]],
         state: str,
         now: float,
         *,
@@ -369,7 +442,7 @@ class WorkQueue:
         revision: int | None = None,
     ) -> None:
         """The events of a finished run get their last state, and the portal is told."""
-        for event in self._open_events(connection, claim):
+        for event in events:
             connection.execute(
                 tables.events.update()
                 .where(tables.events.c.number == event.number)
@@ -381,12 +454,12 @@ class WorkQueue:
                     attempts=event.attempts + (1 if state == "failed" else 0),
                 )
             )
-            data: dict[str, Any] = {"event_id": event.id, "event_type": event.type, "tenant": claim.tenant}
+            data: dict[str, Any] = {"event_id": event.id, "event_type": event.type, "tenant": event.tenant}
             if state == "failed":
                 data |= {"revision": event.revision, "code": code, "reason": reason or ""}
             else:
                 data["revision"] = event.revision if revision is None else max(event.revision, revision)
-            callbacks.enqueue(connection, claim.tenant, f"event.{state}", data, now)
+            self._tell(connection, event.tenant, f"event.{state}", data, now)
 
     def _see(self, connection: sa.Connection, tenant: str, bots: Mapping[str, Mapping[str, Any]], now: float) -> None:
         """Stores the facts of the tenant's bots; those that are not mentioned are gone."""
@@ -409,16 +482,21 @@ class WorkQueue:
                     .where(tables.bots.c.tenant == tenant, tables.bots.c.bot == bot)
                     .values(**values)
                 )
-            _tell_state(connection, tenant, bot, known.state if known else None, values["state"], now)
+            self._tell_state(connection, tenant, bot, known.state if known else None, values["state"], now)
         for bot in sorted(set(before) - set(bots)):
             connection.execute(tables.bots.delete().where(tables.bots.c.tenant == tenant, tables.bots.c.bot == bot))
-            _tell_state(connection, tenant, bot, before[bot].state, "removed", now)
+            self._tell_state(connection, tenant, bot, before[bot].state, "removed", now)
 
+    def _tell_state(
+        self, connection: sa.Connection, tenant: str, bot: str, before: str | None, state: str, now: float
+    ) -> None:
+        if state != before:
+            data = {"tenant": tenant, "bot": bot, "from": before, "to": state}
+            self._tell(connection, tenant, "bot.state_changed", data, now)
 
-def _tell_state(connection: sa.Connection, tenant: str, bot: str, before: str | None, state: str, now: float) -> None:
-    if state != before:
-        data = {"tenant": tenant, "bot": bot, "from": before, "to": state}
-        callbacks.enqueue(connection, tenant, "bot.state_changed", data, now)
+    def _tell(self, connection: sa.Connection, tenant: str, type: Any, data: Mapping[str, Any], now: float) -> None:
+        if self._telling:
+            callbacks.enqueue(connection, tenant, type, data, now)
 
 
 def _duty(connection: sa.Connection, name: str) -> sa.Row[Any] | None:

@@ -46,27 +46,49 @@ SOON_SECONDS = (3.0, 10.0, 30.0)
 _FLEET_SHARE = 1 / 40
 _SOON_SHARE = 1 / 8
 _RECORD_SECONDS = 120.0
+# Tenants of a node that did not answer are asked in one run, this many batches of them.
+_SILENT_BATCHES = 10
 
 
-def plan(waiting: Sequence[Waiting], free: int, batch: int) -> list[list[Waiting]]:
+def plan(
+    waiting: Sequence[Waiting], free: int, batch: int, *, troubled: int = 0, parallel: int = 0
+) -> list[list[Waiting]]:
     """Which of the ``waiting`` (the longest first) run now, given ``free`` runs: each list is one run.
 
     Tenants without a failure share a run when there are more of them than runs, those of one node first. One that has
-    failed before runs alone, so that others need not wait for it, and so does one that leaves. One run is kept for
-    those without a failure.
+    failed before runs alone, so that others need not wait for it, and so does one that leaves; only those of a node
+    that did not answer share a run. Of the ``parallel`` runs (default: the free ones) one is kept for tenants without
+    a failure: ``troubled`` is how many of the others are working now.
     """
-    fresh = [one for one in waiting if one.attempt == 0 and not one.terminated and one.node is not None]
-    alone = [one for one in waiting if one not in fresh]
+    fresh = [one for one in waiting if _is_fresh(one)]
+    alone: list[list[Waiting]] = []
+    silent: dict[str | None, list[Waiting]] = {}
+    for one in waiting:
+        if _is_fresh(one):
+            continue
+        group = silent.setdefault(one.node, []) if one.problem == "unreachable" and not one.terminated else []
+        if not group or len(group) >= batch * _SILENT_BATCHES:
+            group = []
+            alone.append(group)
+            if one.problem == "unreachable" and not one.terminated:
+                silent[one.node] = group
+        group.append(one)
     if free < 1:
         return []
-    kept = 1 if fresh and (free > 1 or not alone or fresh[0].since <= alone[0].since) else 0
-    groups = [[one] for one in alone[: free - kept]]
+    parallel = parallel or free
+    kept = 1 if parallel > 1 else int(bool(fresh) and (not alone or fresh[0].since <= alone[0][0].since))
+    room = max(0, min(free, parallel - kept - troubled))
+    groups = alone[:room]
     slots = free - len(groups)
     taken = sorted(fresh[: slots * batch], key=lambda one: (str(one.node), one.since, one.tenant))
     if taken and slots:
         size = -(-len(taken) // slots)
         groups += [taken[start : start + size] for start in range(0, len(taken), size)]
     return groups
+
+
+def _is_fresh(one: Waiting) -> bool:
+    return one.attempt == 0 and not one.terminated and one.node is not None
 
 
 class Worker:
@@ -78,9 +100,10 @@ class Worker:
         self._server = server
         self._run = run or run_playbook
         self._holder = process_holder()
-        self._queue = WorkQueue(here.registry, self._holder)
+        self._queue = WorkQueue(here.registry, self._holder, telling=self._settings.portal_url is not None)
         self._waker = Waker(here.fleet.run_dir)
         self._active: dict[Future[None], tuple[tuple[Claim, ...], threading.Event]] = {}
+        self._troubled: set[Future[None]] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._aborted = threading.Event()
@@ -165,29 +188,43 @@ class Worker:
 
     def _begin(self, pool: ThreadPoolExecutor) -> None:
         with self._lock:
-            free = self._settings.parallel - len(self._active)
+            parallel, troubled = self._settings.parallel, len(self._troubled)
+            free = parallel - len(self._active)
         if free < 1:
             return
-        for group in plan(self._queue.waiting(), free, self._settings.batch):
+        waiting = self._queue.waiting()
+        for group in plan(waiting, free, self._settings.batch, troubled=troubled, parallel=parallel):
             claims = self._queue.claim([one.tenant for one in group])
             # What was claimed may have changed since it was looked at: a tenant that leaves needs a run of its own.
             for terminated in (False, True):
                 chosen = tuple(claim for claim in claims if claim.terminated == terminated)
                 if chosen:
-                    self._submit(pool, chosen)
+                    self._submit(pool, chosen, troubled=not _is_fresh(group[0]))
 
-    def _submit(self, pool: ThreadPoolExecutor, claims: tuple[Claim, ...]) -> None:
+    def _submit(self, pool: ThreadPoolExecutor, claims: tuple[Claim, ...], *, troubled: bool) -> None:
         cancel = threading.Event()
         with self._lock:
-            future = pool.submit(self._work, claims, cancel)
+            future = pool.submit(self._work_safely, claims, cancel)
             self._active[future] = (claims, cancel)
+            if troubled:
+                self._troubled.add(future)
         future.add_done_callback(self._ended)
 
     def _ended(self, future: Future[None]) -> None:
         with self._lock:
             self._active.pop(future, None)
+            self._troubled.discard(future)
         self._news.set()
         self._waker.wake()
+
+    def _work_safely(self, claims: tuple[Claim, ...], cancel: threading.Event) -> None:
+        try:
+            self._work(claims, cancel)
+        except Exception as error:
+            # Before or after the run itself: nothing is known of it, so the claims are given back.
+            _log.exception("unexpected error around a run")
+            for claim in claims:
+                self._record(claim, _failed("cancelled", f"unexpected {type(error).__name__} in the worker"))
 
     def _work(self, claims: tuple[Claim, ...], cancel: threading.Event) -> None:
         """One run, and what came of it for each of its tenants."""
@@ -199,7 +236,11 @@ class Worker:
         gone = [claim for claim in claims if claim.tenant not in known]
         for claim in gone:
             self._record(claim, Ending())
-        claims = tuple(claim for claim in claims if claim.tenant in known)
+        # Somebody has begun or ended a tenant under this id meanwhile: that is another run.
+        other = [c for c in claims if c.tenant in known and c.terminated != _is_terminated(known[c.tenant])]
+        for claim in other:
+            self._record(claim, _failed("cancelled", "the tenant was removed or made anew since it was claimed"))
+        claims = tuple(claim for claim in claims if claim.tenant in known and claim not in other)
         if not claims:
             return
         playbook = "remove_tenant" if claims[0].terminated else "converge_tenant"
@@ -325,7 +366,7 @@ class Worker:
 
     def _look(self, names: Collection[str] | None) -> float:
         """Asks the nodes of these tenants (None: of all); the seconds that took."""
-        started, began = time.monotonic(), time.time()
+        started, began = time.monotonic(), self._queue.now()
         found = operations.survey(self._runner(self._stopping), names)
         if self._stopping.is_set():
             return 0.0
@@ -350,7 +391,9 @@ class Worker:
         url = self._settings.portal_url
         if url is None:
             return
-        deliverer = Deliverer(Outbox(self._here.registry), Signer(self._settings.secrets_path), url)
+        deliverer = Deliverer(
+            Outbox(self._here.registry), Signer(self._settings.secrets_path), url, self._here.registry.clock
+        )
         while not self._stopping.is_set():
             if self._queue.take_duty("deliver", DUTY_SECONDS):
                 delivery = deliverer.deliver_due(self._stopping.is_set)
@@ -398,13 +441,14 @@ def judge(
     for claim in claims:
         one, record = reports.get(claim.tenant), records.get(claim.tenant)
         bots = None
-        if one is not None and record is not None and record.outcome is not None:
-            bots = record.outcome.get("bots")
+        if one is not None and record is not None and record.outcome is not None and record.outcome["at"] >= claim.at:
+            # A run that failed may have seen none of them, which does not mean that there are none.
+            bots = record.outcome.get("bots") or (None if one.problem is not None else {})
         if one is not None and one.problem is not None:
             ending = _failed(str(one.problem), one.message, bots)
         elif one is None and report.message_problem is not None:
             ending = _failed(str(report.message_problem), report.message)
-        elif record is not None and claim.terminated and record.document["state"] == "terminated":
+        elif record is not None and claim.terminated and _is_terminated(record):
             ending = _failed("internal", f"tenant {claim.tenant} is still in the registry after its removal")
         elif record is not None and not claim.terminated and record.applied_revision < claim.revision:
             ending = _failed("internal", f"the run ended, but revision {claim.revision} is not recorded as applied")
@@ -412,6 +456,10 @@ def judge(
             ending = Ending(bots=bots)
         endings[claim.tenant] = ending
     return endings
+
+
+def _is_terminated(record: TenantRecord) -> bool:
+    return bool(record.document["state"] == "terminated")
 
 
 def _failed(problem: str, message: str, bots: Mapping[str, Mapping[str, Any]] | None = None) -> Ending:

@@ -39,11 +39,14 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.tables import (
     schema_version,
 )
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import allocations as _allocations
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import bots as _bots
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import ciphertexts as _ciphertexts
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import events as _events
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import is_behind as _behind
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import leases as _leases
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import revisions as _revisions
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import tenants as _tenants
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import work as _work
 
 if TYPE_CHECKING:
     from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
@@ -55,6 +58,7 @@ VANISHED_SECONDS = 60
 LEASE_POLL_SECONDS = 0.5
 # What the registry gives a tenant when it first stores it. Nobody changes these by submitting a document.
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
+_COUNTERS = ("restarts", "resumes")
 SERVICE_CONTAINERS = 4  # postgres, redis, gateway, dashboard: each may be switched on any time
 _ADVISORY_LOCK = 0x68756D6D  # "humm"
 # Statements of every change, made once: making them anew costs more than having them done.
@@ -334,10 +338,7 @@ class Registry:
         with self.transaction(write=True) as connection:
             row = self._row(connection, tenant)
             data = _without_allocation(self._document_at(connection, tenant, revision))
-            now = {bot["id"]: bot for bot in json.loads(row.document)["bots"]}
-            for bot in data["bots"]:
-                for counter in ("restarts", "resumes"):
-                    bot[counter] = max(bot[counter], now.get(bot["id"], bot)[counter])
+            data = keep_counters(data, json.loads(row.document))
             return self._store(connection, row, data, cause, fleet, catalogue)
 
     def forget(self, tenant: str, *, fence: int | None = None) -> None:
@@ -361,6 +362,20 @@ class Registry:
                 _allocations.delete().where(_allocations.c.tenant == tenant, _allocations.c.kind != "uid")
             )
             connection.execute(_leases.update().where(_leases.c.tenant == tenant).values(holder=None))
+            # What was asked for is still to be answered; everything else begins anew for whoever has the id next.
+            last_event = sa.select(sa.func.coalesce(sa.func.max(_events.c.number), 0)).where(_events.c.tenant == tenant)
+            connection.execute(
+                _work.update()
+                .where(_work.c.tenant == tenant)
+                .values(
+                    attempt=0,
+                    not_before=0,
+                    failed_revision=None,
+                    failure=None,
+                    sequence=None,
+                    past=last_event.scalar_subquery(),
+                )
+            )
 
     # --- leases and outcomes -----------------------------------------------------------------------------------------
 
@@ -547,6 +562,13 @@ class Registry:
                     continue
                 raise self._failure(sa.exc.DBAPIError("PRAGMA journal_mode", None, error)) from None
 
+    def clock(self) -> float:
+        """Epoch seconds by the clock that leases go by."""
+        if self._sqlite or self._clock is not None:
+            return self._clock() if self._clock is not None else time.time()
+        with self.transaction() as connection:
+            return self.now(connection)
+
     def now(self, connection: sa.Connection) -> float:
         """Epoch seconds by the clock that leases go by."""
         if self._clock is not None:
@@ -660,6 +682,7 @@ class Registry:
             "updated_at": now,
         }
         if row is None:
+            connection.execute(_bots.delete().where(_bots.c.tenant == document.tenant))  # of a tenant forgotten since
             connection.execute(_NEW_TENANT, {"tenant": document.tenant, "applied_revision": 0, **values})
         else:
             connection.execute(_CHANGE_TENANT, {"key": row.tenant, **values})
@@ -1070,6 +1093,16 @@ def _by_id(fault: Fault, document: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _allocated_fault(where: str, stored: object) -> Fault:
     return Fault(where, "was allocated and cannot be changed", f"{stored}, or leave it out", "allocated")
+
+
+def keep_counters(document: dict[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """``document`` with no bot's counter below that of ``present``: only raising one asks a bot for something."""
+    now = {bot["id"]: bot for bot in present.get("bots", ())}
+    bots = [
+        {**bot, **{name: max(bot.get(name, 0), now.get(bot["id"], bot).get(name, 0)) for name in _COUNTERS}}
+        for bot in document["bots"]
+    ]
+    return {**document, "bots": bots}
 
 
 def _without_allocation(document: Mapping[str, Any]) -> dict[str, Any]:

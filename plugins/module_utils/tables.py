@@ -107,6 +107,8 @@ is_open = events.c.state == "accepted"
 sa.Index("events_tenant", events.c.tenant, events.c.number)
 sa.Index("events_open", events.c.tenant, events.c.number, sqlite_where=is_open, postgresql_where=is_open)
 sa.Index("events_state", events.c.state, events.c.number)
+sa.Index("events_received", events.c.received_at)
+sa.Index("events_finished", events.c.finished_at)
 # What is to be done for a tenant. A row outlives its tenant, so that the counters only grow.
 work = sa.Table(
     "work",
@@ -122,7 +124,12 @@ work = sa.Table(
     sa.Column("claimed_until", sa.Float(53), nullable=False, default=0),
     sa.Column("failed_revision", sa.Integer),  # the worker has given up on this one
     sa.Column("failure", sa.Text),  # JSON: code, reason, message, revision, at
+    sa.Column("ended_at", sa.Float(53), nullable=False, default=0),  # when the last run did (epoch)
+    # Until the tenant is forgotten; whoever comes back under its id begins anew.
     sa.Column("sequence", sa.BigInteger),  # the last one the portal sent
+    sa.Column(
+        "past", sa.Integer, nullable=False, default=0
+    ),  # events up to this number were for a tenant forgotten since
 )
 is_requested = work.c.requested > work.c.served
 sa.Index("work_requested", work.c.tenant, sqlite_where=is_requested, postgresql_where=is_requested)
@@ -169,6 +176,7 @@ sa.Index(
     "callbacks_pending", callbacks.c.tenant, callbacks.c.number, sqlite_where=is_pending, postgresql_where=is_pending
 )
 sa.Index("callbacks_tenant", callbacks.c.tenant, callbacks.c.number)
+sa.Index("callbacks_created", callbacks.c.created_at)
 tokens = sa.Table(
     "tokens",
     metadata,

@@ -224,6 +224,14 @@ def test_the_numbers_say_how_much_there_is_to_do(place: Place) -> None:
     assert place.journal.stats().workers == 1
 
 
+def test_a_run_given_up_for_a_revision_that_is_applied_counts_as_failed(place: Place) -> None:
+    place.tenant()
+    place.send("bot.started")  # changes nothing
+    place.run(ending=REFUSED)
+    stats = place.journal.stats()
+    assert (stats.behind, stats.failed) == (0, 1)
+
+
 # --- the operator ----------------------------------------------------------------------------------------------------
 
 
@@ -317,15 +325,25 @@ def test_discarding_what_was_never_applied_removes_the_tenant(place: Place) -> N
     assert [(one.tenant, one.terminated) for one in place.queue.waiting()] == [("acme", True)]
 
 
-def test_discarding_an_event_that_a_later_run_applied_changes_nothing(place: Place) -> None:
+def test_an_event_that_changed_nothing_because_of_the_discarded_one_counts_now(place: Place) -> None:
     place.tenant()
-    old = place.send("bot.stopped").event.id
-    place.run(ending=REFUSED)
-    place.send("bot.restarted")
+    place.send("bot.stopped")
     place.run()
-    revision = place.registry.get("acme").revision
-    place.journal.discard(old, actor="me")
-    assert place.registry.get("acme").revision == revision
+    first = place.send("bot.started").event.id
+    place.run(ending=REFUSED)
+    again = place.send("bot.started").event
+    assert not again.changed
+    place.run(ending=REFUSED)
+    place.journal.discard(first, actor="me")
+    assert place.registry.get("acme").document["bots"][0]["state"] == "running"
+
+
+def test_discarding_lowers_no_counter(place: Place) -> None:
+    place.tenant()
+    bad = place.send("bot.resumed").event.id
+    place.run(ending=REFUSED)
+    place.journal.discard(bad, actor="me")
+    assert place.registry.get("acme").document["bots"][0]["resumes"] == 1
 
 
 def test_a_failure_that_was_mended_by_hand_is_not_shown_any_more(place: Place) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
+from ansible_collections.hummingfleet.core.plugins.module_utils import tables
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause, process_holder
 
-from tests import postgresql
+from tests import factories, postgresql
 from tests.webhook.queue_place import Place
+from webhook.journal import EventStateError
 from webhook.retries import decide
 from webhook.work import CLAIM_SECONDS, Ending
 
@@ -181,8 +183,95 @@ def test_a_newer_event_moves_a_failed_tenant_on(place: Place) -> None:
     assert names(place) == ["acme"]
     place.run()
     assert place.journal.get("msg_good").state == "applied"
-    assert place.journal.get("msg_bad").state == "failed"
+    assert place.journal.get("msg_bad").state == "applied"  # its change was in the document
+    assert place.told()[-2:] == [("event.applied", "msg_good"), ("event.applied", "msg_bad")]
     assert place.journal.tenant_status("acme").work == "idle"
+
+
+def test_what_was_rolled_back_by_hand_is_not_said_to_be_applied(place: Place) -> None:
+    place.tenant()
+    place.send("bot.stopped", "msg_bad")
+    place.run(ending=REFUSED)
+    place.registry.rollback(
+        "acme", 4, cause=Cause("rollback", "", "me"), fleet=place.fleet, catalogue=factories.catalogue()
+    )
+    place.run()
+    assert place.registry.get("acme").document["bots"][0]["state"] == "running"
+    assert place.journal.get("msg_bad").state == "failed"
+    with pytest.raises(EventStateError, match="rolled back"):
+        place.journal.retry("msg_bad", actor="me")
+
+
+def test_events_that_keep_coming_do_not_keep_a_failing_tenant_from_being_given_up(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted", "msg_first")
+    runs = 0
+    while place.journal.get("msg_first").state == "accepted":
+        place.run(ending=UNREACHABLE)
+        place.send("bot.restarted")
+        runs += 1
+    assert runs == 30
+
+
+def test_whoever_comes_back_under_an_id_begins_anew(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted", "msg_old", sequence=900)
+    place.run(ending=REFUSED)
+    place.queue.see("acme", {"b1": {"state": "halted"}}, looked_at=place.clock.seconds + 1)
+    place.send("tenant.terminated")
+    claim = place.claim()
+    place.apply()
+    place.registry.forget("acme")
+    place.queue.finish(claim, Ending())
+    assert place.journal.get("msg_old").state == "failed"
+    place.clock.seconds += 1
+    place.send("tenant.created", sequence=1)
+    assert names(place) == ["acme"]
+    status = place.journal.tenant_status("acme")
+    assert (status.failure, status.bots) == (None, ())
+    with pytest.raises(EventStateError, match="has been removed since"):
+        place.journal.retry("msg_old", actor="me")
+    place.run()
+    assert place.journal.discard("msg_old", actor="me").state == "discarded"
+    assert place.registry.get("acme").document["state"] == "active"
+
+
+def test_a_tenant_made_anew_by_hand_is_work(place: Place) -> None:
+    place.tenant()
+    place.send("tenant.terminated")
+    place.run(ending=REFUSED)
+    place.apply()
+    place.registry.forget("acme")
+    document = factories.grid_document(tenant="acme", exchange_connections=[factories.connection(seed="acme")])
+    place.registry.submit(document, cause=Cause("apply"), fleet=place.fleet, catalogue=factories.catalogue())
+    assert names(place) == ["acme"]
+
+
+def test_many_that_somebody_else_works_on_hide_nobody(place: Place) -> None:
+    with place.registry.transaction(write=True) as connection:
+        for number in range(1200):
+            connection.execute(
+                tables.work.insert().values(
+                    tenant=f"t{number}", requested=1, served=0, since=1.0, attempt=0, not_before=0, claim=1,
+                    holder=ELSEWHERE, claimed_until=place.clock.seconds + 1000, ended_at=0, past=0,
+                )
+            )  # fmt: skip
+    place.send("tenant.created")
+    assert names(place) == ["acme"]
+
+
+def test_a_look_that_began_before_a_tenant_was_removed_is_forgotten(place: Place) -> None:
+    place.tenant()
+    looked_at = place.queue.now()
+    place.clock.seconds += 5
+    place.send("tenant.terminated")
+    claim = place.claim()
+    place.apply()
+    place.registry.forget("acme")
+    place.queue.finish(claim, Ending())
+    place.queue.see("acme", {"b1": {"state": "running"}}, looked_at=looked_at)
+    place.queue.see("acme", {"b1": {"state": "running"}}, looked_at=place.queue.now() + 1)
+    assert [told for kind, told in place.told() if kind == "bot.state_changed"] == []
 
 
 def test_what_may_get_better_is_tried_again_later_and_later(place: Place) -> None:
@@ -252,7 +341,8 @@ def test_somebody_elses_work_is_no_attempt(place: Place, problem: str, pause: fl
 
 def test_a_removed_tenants_events_are_applied_and_its_bots_are_gone(place: Place) -> None:
     place.tenant()
-    place.queue.see("acme", {"b1": {"state": "running"}}, looked_at=0)
+    place.clock.seconds += 1
+    place.queue.see("acme", {"b1": {"state": "running"}}, looked_at=place.clock.seconds)
     place.send("tenant.terminated", "msg_end")
     claim = place.claim()
     assert claim.terminated
@@ -331,13 +421,15 @@ def test_a_worker_that_leaves_hands_its_claims_back(place: Place) -> None:
     assert names(place) == ["acme"]
 
 
-def test_finished_events_are_forgotten_in_the_end_and_waiting_ones_never(place: Place) -> None:
+def test_finished_events_are_forgotten_in_the_end_and_those_that_matter_never(place: Place) -> None:
     place.tenant()
     place.send("bot.restarted", "msg_waiting")
+    place.run(ending=REFUSED)
+    place.send("bot.restarted", "msg_new")
     place.clock.seconds += 1000
     assert place.queue.prune(2000) == 0
     assert place.queue.prune(500) > 0
-    assert [one.id for one in place.journal.list().items] == ["msg_waiting"]
+    assert [one.id for one in place.journal.list().items] == ["msg_new", "msg_waiting"]
 
 
 @pytest.mark.parametrize(

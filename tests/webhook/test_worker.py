@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +316,8 @@ def test_an_outcome_that_cannot_be_recorded_at_once_is_recorded_later(
     assert len(house.playbook.runs) == 1
 
 
-def test_what_bots_do_is_seen_and_told(house: House) -> None:
+def test_what_bots_do_is_seen_and_told(tmp_path: Path) -> None:
+    house = House(tmp_path, portal_url="http://127.0.0.1:9/nobody-listens-here")
     for type in ("tenant.created", "exchange.connected", "bot.created", "bot.started"):
         house.send(type)
     with house.working():
@@ -374,7 +376,29 @@ def test_who_failed_before_runs_alone_and_leaves_a_run_for_the_others() -> None:
     failed = [waiting(f"f{n}", attempt=1) for n in range(5)]
     assert groups([*failed, waiting("a"), waiting("b")], 3) == [["f0"], ["f1"], ["a", "b"]]
     assert groups([*failed, waiting("a")], 1) == [["f0"]]
+    assert groups(failed, 3) == [["f0"], ["f1"]]
     assert groups([waiting("a"), waiting("f", attempt=1)], 1) == [["a"]]
+
+
+def test_one_run_is_kept_for_the_others_also_while_the_failing_ones_are_at_work() -> None:
+    failed = [waiting(f"f{n}", attempt=1) for n in range(5)]
+    found = plan([*failed, waiting("a")], 1, 8, troubled=3, parallel=4)
+    assert [[one.tenant for one in group] for group in found] == [["a"]]
+    assert plan(failed, 1, 8, troubled=3, parallel=4) == []
+    assert len(plan(failed, 2, 8, troubled=2, parallel=4)) == 1
+
+
+def test_tenants_of_a_node_that_does_not_answer_share_a_run() -> None:
+    silent = [replace(waiting(f"s{n}", node="gone", attempt=2), problem="unreachable") for n in range(30)]
+    other = replace(waiting("o", node="other", attempt=2), problem="unreachable")
+    failed = replace(waiting("f", node="gone", attempt=2), problem="internal")
+    found = groups([*silent, other, failed], 5, batch=2)
+    assert [len(group) for group in found] == [20, 10, 1, 1]
+
+
+def test_planning_for_thousands_is_no_work() -> None:
+    many = [waiting(f"t{n}", attempt=n % 2) for n in range(20_000)]
+    assert len(plan(many, 4, 8)) == 4
 
 
 def test_who_leaves_runs_alone() -> None:
@@ -401,3 +425,55 @@ def test_a_run_that_ended_before_anybodys_turn_failed_for_all() -> None:
     )
     records = {name: TenantRecord(name, 3, 3, {"state": "active"}, None, "") for name in ("one", "two")}
     assert {ending.problem for ending in judge(claims, report, records).values()} == {"unreachable"}
+
+
+def record(outcome: dict[str, Any] | None) -> TenantRecord:
+    return TenantRecord("acme", 3, 3, {"state": "active"}, outcome, "")
+
+
+@pytest.mark.parametrize(
+    ("problem", "outcome", "bots"),
+    [
+        (None, {"at": "2027-01-02", "bots": {"b1": {"state": "running"}}}, {"b1": {"state": "running"}}),
+        (None, {"at": "2027-01-02", "bots": {}}, {}),
+        ("engine_refused", {"at": "2027-01-02", "bots": {"b1": {"state": "dead"}}}, {"b1": {"state": "dead"}}),
+        ("credentials_refused", {"at": "2027-01-02", "bots": {}}, None),  # it never came to look
+        ("unreachable", {"at": "2026-12-31", "bots": {"b1": {"state": "running"}}}, None),  # an earlier run's
+        ("unreachable", None, None),
+    ],
+)
+def test_bots_are_as_this_run_has_seen_them(problem: str | None, outcome: Any, bots: Any) -> None:
+    claim = Claim("acme", 1, 1, 3, False, "2027-01-01")
+    one = operations.TenantReport("acme", problem=operations.Problem(problem) if problem else None)
+    report = operations.ConvergeReport((one,), asked=1, changed=0, seconds=1.0)
+    assert judge([claim], report, {"acme": record(outcome)})["acme"].bots == bots
+
+
+def test_a_tenant_made_anew_since_it_was_claimed_is_not_removed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with house.working():
+        house.ends(house.send("tenant.created"))
+    stale = Claim("acme", 99, 99, 5, True, "")
+    house.worker._work((stale,), threading.Event())
+    assert [playbook for playbook, _names in house.playbook.runs] == ["converge_tenant"]
+    assert house.here.registry.get("acme").document["state"] == "active"
+
+
+def test_an_error_around_a_run_gives_the_claim_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, failures = house.here.registry, iter([RuntimeError("a mistake of ours")])
+    records = registry.records
+
+    def failing(tenants: Any) -> Any:
+        for error in failures:
+            raise error
+        return records(tenants)
+
+    monkeypatch.setattr(registry, "records", failing)
+    with house.working():
+        event = house.ends(house.send("tenant.created"))
+    assert (event.state, event.attempts) == ("applied", 0)
+
+
+def test_without_a_portal_nothing_is_kept_for_it(house: House) -> None:
+    with house.working():
+        house.ends(house.send("tenant.created"))
+    assert Outbox(house.here.registry).list() == ()

@@ -79,7 +79,9 @@ class TenantData(Part):
 def _parse_timestamp(value: object) -> datetime:
     if isinstance(value, str) and len(value) <= 40 and _TIMESTAMP.fullmatch(value):
         try:
-            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+            moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
+            if 1970 <= moment.year < 9999:  # what every clock and database can hold
+                return moment
         except (ValueError, OverflowError):
             pass
     problem = f"{shown(value)} is no time"
