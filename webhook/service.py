@@ -41,6 +41,7 @@ CHANNEL_SECONDS = 75
 DRAIN_SECONDS = 10.0
 CONNECTIONS = 500
 HEADER_BYTES = 32 * 1024
+_MEMORY_BYTES = 64 * 1024
 _LOOP_SECONDS = 1.0
 # The main loop turns at least once a second; one that has not for this long is stuck.
 _STUCK_SECONDS = 20.0
@@ -195,8 +196,8 @@ class WebServer:
             # The app refuses what is above its own limit with a problem that says so; this is for what is out of all
             # proportion, which is not even received.
             max_request_body_size=4 * settings.max_body_bytes,
-            # Bodies of the allowed size stay in memory.
-            inbuf_overflow=4 * settings.max_body_bytes,
+            # Larger bodies wait on disk for their end, so that many slow senders cannot fill the memory.
+            inbuf_overflow=_MEMORY_BYTES,
             # The app judges X-Forwarded-For itself: it is believed from the proxies that the fleet file names.
             clear_untrusted_proxy_headers=False,
             asyncore_use_poll=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,19 @@ def test_owners(path: Path) -> None:
     os.chown(path.parent, 12345, 12345)
     SecretsFile(path).rotate("inbound", 0, NOW)
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12345)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_users_of_a_group_may_share_a_file_of_roots(path: Path) -> None:
+    os.chown(path, 0, 54321)
+    path.chmod(0o640)
+    made = SecretsFile(path).rotate("inbound", 0, NOW)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 54321, 0o640)
+    assert SecretsFile(path).current("inbound") == made
+    os.chown(path, 12345, 54321)
+    with pytest.raises(SecretsError, match="0640"):
+        SecretsFile(path).current("inbound")
 
 
 @pytest.mark.parametrize(
