@@ -205,7 +205,7 @@ def web_registry(web_installation: Installation) -> Registry:
 @pytest.fixture
 def app(web_installation: Installation, clock: Clock) -> Flask:
     """The service."""
-    return create_app(web_installation, clock=clock)
+    return create_app(web_installation, clock=clock, steady=clock)
 
 
 @pytest.fixture
