@@ -36,7 +36,7 @@ from tests.kill.stage import Service, answers_http, free_port, make_secrets, wai
 
 # Bots of that many tenants and more would be another benchmark: that of the nodes.
 TENANTS = (0, 10)
-LOOKS = 2
+LOOKS = 1
 SETTLE_SECONDS = 45  # after a run the worker looks at its tenants three times within half a minute
 
 
