@@ -7,7 +7,8 @@ A worker *claims* a tenant so that two of them do not start the same run; that s
 guarantees that no two runs of a tenant overlap is the lease that the playbook takes itself, hand-run ones included.
 
 Requests are counted: ``requested`` is raised by everybody who wants a run, a claim remembers it, and the run that
-ends well has served everything up to there. So what came during a run costs one more, however much it was.
+ends well has served everything up to there, and what came later and is in the revision it applied. So what came during
+a run costs one more at most, however much it was.
 """
 
 from __future__ import annotations
@@ -197,10 +198,12 @@ class WorkQueue:
                 self._see(connection, claim.tenant, ending.bots, now)
             values: dict[str, Any] = {"holder": None, "claimed_until": 0, "ended_at": now}
             if ending.problem is None:
-                values |= {"served": claim.request, "attempt": 0, "not_before": 0, "failure": None}
-                values |= {"failed_revision": None, "since": now}
                 applied = tenant.applied_revision if tenant is not None else claim.revision
-                self._close(connection, self._open_events(connection, claim), "applied", now, revision=applied)
+                served = self._served(connection, claim, applied) if tenant is not None else claim.request
+                values |= {"served": served, "attempt": 0, "not_before": 0, "failure": None}
+                values |= {"failed_revision": None, "since": now}
+                events = self._open_events(connection, claim.tenant, served)
+                self._close(connection, events, "applied", now, revision=applied)
                 if tenant is not None:
                     self._close(connection, self._mended_events(connection, row, applied), "applied", now)
                 else:
@@ -225,7 +228,7 @@ class WorkQueue:
                 else:
                     values |= {"served": claim.request, "attempt": 0, "not_before": 0, "since": now}
                     values["failed_revision"] = claim.revision
-                    events = self._open_events(connection, claim)
+                    events = self._open_events(connection, claim.tenant, claim.request)
                     self._close(connection, events, "failed", now, code=ending.problem, reason=ending.reason)
             connection.execute(tables.work.update().where(tables.work.c.tenant == claim.tenant).values(**values))
             return True
@@ -400,12 +403,30 @@ class WorkQueue:
     def _row(self, connection: sa.Connection, tenant: str) -> sa.Row[Any] | None:
         return connection.execute(_WORK, {"key": tenant}).one_or_none()
 
-    def _open_events(self, connection: sa.Connection, claim: Claim) -> Sequence[sa.Row[Any]]:
+    def _open_events(self, connection: sa.Connection, tenant: str, request: int) -> Sequence[sa.Row[Any]]:
+        """The tenant's events up to that request that are not finished, in their order."""
         return connection.execute(
             sa.select(tables.events)
-            .where(tables.is_open, tables.events.c.tenant == claim.tenant, tables.events.c.request <= claim.request)
+            .where(tables.is_open, tables.events.c.tenant == tenant, tables.events.c.request <= request)
             .order_by(tables.events.c.number)
         ).all()
+
+    def _served(self, connection: sa.Connection, claim: Claim, applied: int) -> int:
+        """Up to which request the run has served: its claim's, and later ones whose revisions it has applied, too.
+
+        An event that made no revision asks to look once more, which the run may have done before it came.
+        """
+        served = claim.request
+        later = connection.execute(
+            sa.select(tables.events.c.request, tables.events.c.changed, tables.events.c.revision)
+            .where(tables.is_open, tables.events.c.tenant == claim.tenant, tables.events.c.request > claim.request)
+            .order_by(tables.events.c.request)
+        ).all()
+        for event in later:
+            if event.request > served + 1 or not event.changed or event.revision > applied:
+                return int(min(served, event.request - 1))
+            served = event.request
+        return int(served)
 
     def _mended_events(self, connection: sa.Connection, row: sa.Row[Any], applied: int) -> Sequence[sa.Row[Any]]:
         """Events that had failed and whose changes a later run has applied with others."""
@@ -423,7 +444,7 @@ class WorkQueue:
 
     def _note(self, connection: sa.Connection, claim: Claim, ending: Ending) -> None:
         """The events of a run that is tried again say so."""
-        for event in self._open_events(connection, claim):
+        for event in self._open_events(connection, claim.tenant, claim.request):
             connection.execute(
                 tables.events.update()
                 .where(tables.events.c.number == event.number)

@@ -81,14 +81,16 @@ class Place:
         (claim,) = (queue or self.queue).claim([tenant])
         return claim
 
-    def apply(self, tenant: str = "acme", bots: Mapping[str, Any] | None = None) -> None:
-        """What a playbook does with the registry when it succeeds; the latest revision is applied."""
+    def apply(
+        self, tenant: str = "acme", bots: Mapping[str, Any] | None = None, *, revision: int | None = None
+    ) -> None:
+        """What a playbook does with the registry when it succeeds with a revision (default: the latest)."""
         record = self.registry.get(tenant)
         lease = self.registry.acquire_leases([tenant], holder=process_holder(), ttl_seconds=60)[tenant]
         assert lease is not None
         outcome = {"bots": dict(bots or {})}
         assert self.registry.record_outcome(
-            tenant, revision=record.revision, fence=lease.fence, applied=True, outcome=outcome
+            tenant, revision=revision or record.revision, fence=lease.fence, applied=True, outcome=outcome
         )
         self.registry.release_leases({tenant: lease.fence})
 

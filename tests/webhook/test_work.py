@@ -137,16 +137,61 @@ def test_events_that_wait_together_cost_one_run(place: Place) -> None:
 
 def test_events_that_come_during_a_run_cost_one_more(place: Place) -> None:
     place.tenant()
-    early = place.send("bot.restarted").event.id
+    early = place.send("bot.restarted").event
     claim = place.claim()
     late = [place.send("bot.updated", changes={"priority": n}).event.id for n in range(1, 6)]
-    place.apply()  # even if the run read the latest document
+    place.apply(revision=early.revision)
     place.queue.finish(claim, Ending())
-    assert place.journal.get(early).state == "applied"
+    assert place.journal.get(early.id).state == "applied"
     assert {place.journal.get(one).state for one in late} == {"accepted"}
     place.run()
     assert {place.journal.get(one).state for one in late} == {"applied"}
     assert names(place) == []
+
+
+def test_events_that_a_run_applied_although_they_came_later_cost_none(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted")
+    claim = place.claim()
+    early, middle, late = [place.send("bot.updated", changes={"priority": n}).event for n in (1, 2, 3)]
+    place.apply(revision=middle.revision)
+    place.queue.finish(claim, Ending())
+    states = [place.journal.get(one.id).state for one in (early, middle, late)]
+    assert states == ["applied", "applied", "accepted"]
+    assert names(place) == ["acme"]
+    place.run()
+    assert place.journal.get(late.id).state == "applied"
+    assert names(place) == []
+
+
+def test_an_event_that_asks_to_look_again_is_not_served_by_a_run_before_it(place: Place) -> None:
+    place.tenant()
+    place.send("bot.restarted")
+    claim = place.claim()
+    before = place.send("bot.updated", changes={"priority": 1}).event.id
+    look = place.send("bot.started").event.id  # changes nothing: is the bot really there?
+    after = place.send("bot.updated", changes={"priority": 2}).event.id
+    place.apply()
+    place.queue.finish(claim, Ending())
+    assert [place.journal.get(one).state for one in (before, look, after)] == ["applied", "accepted", "accepted"]
+    place.run()
+    assert [place.journal.get(one).state for one in (look, after)] == ["applied", "applied"]
+
+
+def test_events_tried_again_during_a_run_are_served_together_or_not_at_all(place: Place) -> None:
+    place.tenant()
+    first, second = place.send("bot.stopped").event, place.send("bot.started").event
+    place.run(ending=REFUSED)
+    look = place.send("bot.started").event.id
+    claim = place.claim()
+    place.journal.retry(first.id, actor="me")
+    place.apply(revision=first.revision)
+    place.queue.finish(claim, Ending())
+    assert place.journal.get(look).state == "applied"
+    assert place.journal.get(second.id).state == "accepted"
+    assert names(place) == ["acme"]
+    place.run()
+    assert {place.journal.get(one.id).state for one in (first, second)} == {"applied"}
 
 
 def test_the_portal_is_told_of_every_event_in_their_order(place: Place) -> None:

@@ -51,6 +51,7 @@ class Playbook:
         if playbook == "show_tenants":
             return self.look(only)
         names = tuple(only)
+        documents = {name: self.here.registry.get(name) for name in names}
         self.runs.append((playbook, names))
         self.options = options
         self.begun.release()
@@ -61,7 +62,7 @@ class Playbook:
             raise self.error
         for name in names:
             if name not in self.problems and self.records:
-                self.apply(name, playbook)
+                self.apply(name, playbook, documents[name])
         failures = tuple(TaskFailure(f"tenant-{name}", "Judge", f"{name} failed") for name in self.problems)
         answers = tuple(
             TaskResult(
@@ -75,9 +76,8 @@ class Playbook:
         )
         return RunResult(playbook, 2 if failures else 0, 0.1, failures=failures, results=answers)
 
-    def apply(self, name: str, playbook: str) -> None:
+    def apply(self, name: str, playbook: str, record: TenantRecord) -> None:
         registry = self.here.registry
-        record = registry.get(name)
         lease = registry.acquire_leases([name], holder=process_holder(), ttl_seconds=60)[name]
         assert lease is not None
         outcome = {"bots": {bot["id"]: {"state": bot["state"]} for bot in record.document["bots"]}}
