@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.registry import 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import postgresql
 from tests.webhook import portal as portals
 from tests.webhook.portal import Portal, Request, raw, status
 from webhook import callbacks
@@ -41,17 +40,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="module")
-def postgresql_database() -> Iterator[Callable[[], str]]:
-    with postgresql.server() as database:
-        yield database
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.lab)])
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
-    if request.param == "sqlite":
-        return Registry(f"sqlite:///{tmp_path / 'registry.db'}")
-    return Registry(request.getfixturevalue("postgresql_database")())
+@pytest.fixture
+def registry(registry_url: str) -> Registry:
+    return Registry(registry_url)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.registry import 
     UnknownTenantError,
 )
 
-from tests import factories, postgresql
+from tests import factories
 from tests.webhook.queue_place import Place
 from webhook.events import EVENT_TYPES, EventError
 from webhook.journal import EventConflictError, EventStateError, JournalError, SequenceError, UnknownEventError
@@ -24,18 +23,9 @@ from webhook.work import Ending
 REFUSED = Ending("credentials_refused", "connection ex1 of acme does not open", "Please enter the credentials again.")
 
 
-@pytest.fixture(scope="module")
-def postgresql_database() -> Iterator[Callable[[], str]]:
-    with postgresql.server() as database:
-        yield database
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.lab)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "sqlite":
-        return Place(tmp_path, f"sqlite:///{tmp_path}/registry.db")
-    database: Callable[[], str] = request.getfixturevalue("postgresql_database")
-    return Place(tmp_path, database())
+@pytest.fixture
+def place(registry_url: str, tmp_path: Path) -> Place:
+    return Place(tmp_path, registry_url)
 
 
 def test_an_event_is_stored_with_the_revision_it_makes(place: Place) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause, process_holder
 
-from tests import factories, postgresql
+from tests import factories
 from tests.webhook.queue_place import Place
 from webhook.journal import EventStateError
 from webhook.retries import decide
@@ -23,18 +22,9 @@ UNREACHABLE = Ending("unreachable", "node edge_1 does not answer", "The machine 
 ELSEWHERE = "other-host:1:boot/1/1"
 
 
-@pytest.fixture(scope="module")
-def postgresql_database() -> Iterator[Callable[[], str]]:
-    with postgresql.server() as database:
-        yield database
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.lab)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "sqlite":
-        return Place(tmp_path, f"sqlite:///{tmp_path}/registry.db")
-    database: Callable[[], str] = request.getfixturevalue("postgresql_database")
-    return Place(tmp_path, database())
+@pytest.fixture
+def place(registry_url: str, tmp_path: Path) -> Place:
+    return Place(tmp_path, registry_url)
 
 
 def dead_holder() -> str:

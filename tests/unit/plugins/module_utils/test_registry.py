@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -40,7 +40,6 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.registry import 
     registry_exists,
 )
 
-from tests import postgresql
 from tests.factories import catalogue, connection, document, encrypted_text, grid_bot, grid_document, nonce_text
 
 CAUSE = Cause("apply", "because", "test")
@@ -74,18 +73,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="module")
-def postgresql_database() -> Iterator[Callable[[], str]]:
-    with postgresql.server() as database:
-        yield database
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.lab)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/var/registry.db"
-    database: Callable[[], str] = request.getfixturevalue("postgresql_database")
-    return database()
+@pytest.fixture
+def url(registry_url: str) -> str:
+    return registry_url
 
 
 @pytest.fixture
