@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class Node:
         return self.run(str(self.program), action, check=False).returncode
 
     def rules(self) -> list[str]:
-        return self.run("iptables", "-S").stdout.splitlines()
+        both = (self.run("iptables", "-t", table, "-S").stdout.splitlines() for table in ("filter", "security"))
+        return [rule for rules in both for rule in rules]
 
 
 @pytest.fixture
@@ -74,6 +76,8 @@ def test_applied_rules_are_found_complete_and_a_second_time_changes_nothing(node
     assert node.rules() == before
     assert f"-A INPUT -s {POOL} -j HUMMINGFLEET-NODE" in before
     assert "-A HUMMINGFLEET-OTHERS -d 198.51.100.7/32 -p tcp -j REJECT --reject-with tcp-reset" in before
+    assert f"-A FORWARD -s {POOL} -j HUMMINGFLEET-LAST" in before
+    assert "-A HUMMINGFLEET-LAST -d 198.51.100.7/32 -j DROP" in before
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,10 @@ def test_applied_rules_are_found_complete_and_a_second_time_changes_nothing(node
         ("-I", "INPUT", "1", "-p", "tcp", "--dport", "22", "-j", "ACCEPT"),
         ("-I", "DOCKER-USER", "1", "-j", "RETURN"),
         ("-D", "INPUT", "1"),
+        ("-t", "security", "-F", "HUMMINGFLEET-LAST"),
+        ("-t", "security", "-D", "HUMMINGFLEET-LAST", "3"),
+        ("-t", "security", "-D", "FORWARD", "1"),
+        ("-t", "security", "-I", "FORWARD", "1", "-j", "ACCEPT"),
     ],
     ids=" ".join,
 )
@@ -100,7 +108,11 @@ def test_another_fleet_on_the_machine_is_no_alteration(node: Node) -> None:
     node.firewall("apply")
     node.run("iptables", "-N", "OTHERFLEET-NODE")
     node.run("iptables", "-I", "INPUT", "1", "-s", "10.91.0.0/16", "-j", "OTHERFLEET-NODE")
+    node.run("iptables", "-t", "security", "-N", "OTHERFLEET-LAST")
+    node.run("iptables", "-t", "security", "-I", "FORWARD", "1", "-s", "10.91.0.0/16", "-j", "OTHERFLEET-LAST")
     assert node.firewall("check") == 0
+    node.firewall("remove")
+    assert [rule.split()[-1] for rule in node.rules() if " -j " in rule] == ["OTHERFLEET-NODE", "OTHERFLEET-LAST"]
 
 
 def test_a_changed_pool_leaves_no_rule_of_the_old_one(node: Node) -> None:
@@ -114,6 +126,7 @@ def test_a_changed_pool_leaves_no_rule_of_the_old_one(node: Node) -> None:
 
 def test_removal_leaves_other_rules_alone(node: Node) -> None:
     node.run("iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
+    node.run("iptables", "-t", "security", "-A", "FORWARD", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
     before = set(node.rules())
     node.firewall("apply")
     assert node.firewall("remove") == 0
@@ -143,3 +156,120 @@ def test_tenants_do_not_reach_the_node_and_others_do(node: Node) -> None:
     assert reaches(node, "192.0.2.11", "192.0.2.10", 2222)
     # What the node starts towards a tenant is answered.
     assert reaches(node, "192.0.2.10", "10.90.0.2", 2222)
+
+
+PORT = 2222
+NODE = "node"
+# Machines behind the node: their bridges, addresses and the node's address there. Two bridges are tenants' networks.
+MACHINES = {
+    "bot": ("acme", "10.90.1.2", "10.90.1.1"),
+    "neighbour": ("acme", "10.90.1.3", "10.90.1.1"),
+    "other": ("bolt", "10.90.2.2", "10.90.2.1"),
+    "metadata": ("meta", "169.254.169.254", "169.254.169.1"),
+    "exchange": ("world", "192.0.2.2", "192.0.2.1"),
+}
+LISTEN = """
+import socket
+server = socket.create_server(("", PORT))
+print("listening", flush=True)
+while True:
+    server.accept()[0].sendall(b"hello")
+""".replace("PORT", str(PORT))
+# A dropped packet is never answered, so that a short patience suffices; the rule's counter shows what became of it.
+CONNECT = """
+import socket, sys
+try:
+    print(socket.create_connection((sys.argv[1], PORT), 2).recv(5).decode())
+except ConnectionRefusedError:
+    print("refused")
+except TimeoutError:
+    print("silence")
+""".replace("PORT", str(PORT))
+
+
+@dataclass
+class Network:
+    """A node with two tenants' bridges and two others, as Docker would have it, and listeners behind all of them."""
+
+    node: Node
+
+    def connect(self, source: str, target: str) -> str:
+        """What a connection between two machines comes to: ``hello``, ``refused`` or ``silence``."""
+        namespace = self.node.namespace + ("" if source == NODE else f"-{source}")
+        return run("ip", "netns", "exec", namespace, "python3", "-c", CONNECT, MACHINES[target][1]).stdout.strip()
+
+    def dropped(self) -> dict[str, int]:
+        """Packets that each of the last rules dropped, by the network they were for."""
+        lines = self.node.run("iptables", "-t", "security", "-nvxL", "HUMMINGFLEET-LAST").stdout.splitlines()
+        words = [line.split() for line in lines]
+        return {word[-1]: int(word[0]) for word in words if "DROP" in word}
+
+    @contextmanager
+    def without_docker_user(self) -> Iterator[None]:
+        """The moment in which Docker makes a network."""
+        self.node.run("iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
+        try:
+            yield
+        finally:
+            self.node.run("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+
+
+@pytest.fixture
+def network(node: Node) -> Iterator[Network]:
+    with ExitStack() as stack:
+        node.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1")
+        for bridge, gateway in {(bridge, gateway) for bridge, _, gateway in MACHINES.values()}:
+            node.run("ip", "link", "add", bridge, "type", "bridge")
+            node.run("ip", "addr", "add", f"{gateway}/24", "dev", bridge)
+            node.run("ip", "link", "set", bridge, "up")
+        for name, (bridge, address, gateway) in MACHINES.items():
+            machine = f"{node.namespace}-{name}"
+            run("ip", "netns", "add", machine)
+            stack.callback(run, "ip", "netns", "del", machine)
+            node.run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", machine)
+            node.run("ip", "link", "set", name, "master", bridge, "up")
+            run("ip", "-n", machine, "addr", "add", f"{address}/24", "dev", "eth0")
+            run("ip", "-n", machine, "link", "set", "eth0", "up")
+            run("ip", "-n", machine, "route", "add", "default", "via", gateway)
+            listener = subprocess.Popen(
+                ["ip", "netns", "exec", machine, "python3", "-c", LISTEN], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(listener.wait)
+            stack.callback(listener.kill)
+            assert listener.stdout is not None
+            stack.callback(listener.stdout.close)
+            assert listener.stdout.readline() == "listening\n"
+        assert node.firewall("apply") == 0
+        # As Docker calls it; what forbids tenants' networks to each other otherwise, Docker's own rules, is not here.
+        node.run("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+        yield Network(node)
+
+
+def test_a_tenant_is_refused_at_once_what_it_must_not_reach(network: Network) -> None:
+    assert {target: network.connect("bot", target) for target in MACHINES if target != "bot"} == {
+        "neighbour": "hello",
+        "other": "refused",
+        "metadata": "refused",
+        "exchange": "hello",
+    }
+    assert network.connect(NODE, "bot") == "hello"
+    assert network.connect("metadata", "bot") == "hello", "answers are let out"
+    assert not any(network.dropped().values()), "refused before it came to that"
+
+
+def test_nothing_slips_through_while_docker_makes_a_network(network: Network) -> None:
+    with network.without_docker_user():
+        assert network.connect("bot", "metadata") == "silence"
+        assert network.connect("bot", "other") == "silence"
+        dropped = network.dropped()
+        assert dropped["169.254.0.0/16"] and dropped[POOL]
+        assert network.connect("bot", "neighbour") == "hello"
+        assert network.connect("bot", "exchange") == "hello"
+        assert network.connect(NODE, "bot") == "hello"
+        assert network.connect("metadata", "bot") == "hello", "answers are let out"
+        # Only the last rules are between them: without them it is reached.
+        network.node.run("iptables", "-t", "security", "-D", "FORWARD", "1")
+        assert network.connect("bot", "metadata") == "hello"
+        assert network.connect("bot", "other") == "hello"
+    assert network.node.firewall("apply") == 0
+    assert network.connect("bot", "metadata") == "refused"
