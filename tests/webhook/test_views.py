@@ -403,6 +403,9 @@ def test_events_are_listed_newest_first_by_tenant_state_and_time_page_by_page(
         "?state=unknown",
         "?since=yesterday",
         "?since=2026-13-01T00:00:00Z",
+        "?since=9999-12-31T23:59:59-23:59",
+        "?since=0001-01-01T00:00:00%2B23:59",
+        "?since=1969-12-31T23:59:59Z",
         "?since=2026-11-23",
         "?cursor=../x",
         "?cursor=%00",
@@ -676,3 +679,10 @@ def test_head_is_get_without_its_body(portal: Any, client: Any) -> None:
 def test_the_web_service_needs_no_key_ring(web_installation: Installation, portal: Any, created: Make) -> None:
     assert not os.path.exists(str(web_installation.fleet.keyring["file"]))
     portal.accepted(created())
+
+
+def test_a_token_of_one_tenant_sees_no_numbers_of_the_fleet(portal: Any, created: Make) -> None:
+    portal.accepted(created())
+    assert portal.get("/metrics", "read-only").status_code == 200
+    assert portal.get("/metrics", "read-only", "acme").status_code == 403
+    assert portal.get("/metrics", "operator", "acme").status_code == 403
