@@ -50,9 +50,12 @@ def _shorten(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
+    """A length of time as people say it: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``24 h``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    if seconds < 7200:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    return f"{hours} h {minutes:02d} min" if minutes else f"{hours} h"

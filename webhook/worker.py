@@ -260,9 +260,7 @@ class Worker:
                     self._soon[claim.tenant] = [time.monotonic() + pause for pause in SOON_SECONDS]
         for name, ending in endings.items():
             if ending.problem is not None:
-                _log.warning(
-                    "tenant %s: %s", name, ending.message, extra=logs.fields(problem=ending.problem, tenant=name)
-                )
+                _log.warning("%s", ending.message, extra=logs.fields(problem=ending.problem, tenant=name))
         _log.info("run ended", extra=logs.fields(playbook=playbook, tenants=names, seconds=round(seconds, 2)))
 
     def _endings(self, claims: Sequence[Claim], playbook: str, cancel: threading.Event) -> dict[str, Ending]:

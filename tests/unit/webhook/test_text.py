@@ -42,6 +42,16 @@ def test_shortened_documents_hold_no_whole_ciphertext_and_the_original_is_untouc
     assert document["salt"] == "s" * 32
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (12.4, "12 s"), (185, "3 min 05 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.44, "0.4 s"),
+        (12.4, "12 s"),
+        (185, "3 min 05 s"),
+        (7199, "119 min 59 s"),
+        (9000, "2 h 30 min"),
+        (86_400, "24 h"),
+    ],
+)
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
