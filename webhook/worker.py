@@ -13,7 +13,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -60,21 +60,10 @@ def plan(
     that did not answer share a run. Of the ``parallel`` runs (default: the free ones) one is kept for tenants without
     a failure: ``troubled`` is how many of the others are working now.
     """
-    fresh = [one for one in waiting if _is_fresh(one)]
-    alone: list[list[Waiting]] = []
-    silent: dict[str | None, list[Waiting]] = {}
-    for one in waiting:
-        if _is_fresh(one):
-            continue
-        group = silent.setdefault(one.node, []) if one.problem == "unreachable" and not one.terminated else []
-        if not group or len(group) >= batch * _SILENT_BATCHES:
-            group = []
-            alone.append(group)
-            if one.problem == "unreachable" and not one.terminated:
-                silent[one.node] = group
-        group.append(one)
     if free < 1:
         return []
+    fresh = [one for one in waiting if _is_fresh(one)]
+    alone = _apart((one for one in waiting if not _is_fresh(one)), batch * _SILENT_BATCHES)
     parallel = parallel or free
     kept = 1 if parallel > 1 else int(bool(fresh) and (not alone or fresh[0].since <= alone[0][0].since))
     room = max(0, min(free, parallel - kept - troubled))
@@ -84,6 +73,22 @@ def plan(
     if taken and slots:
         size = -(-len(taken) // slots)
         groups += [taken[start : start + size] for start in range(0, len(taken), size)]
+    return groups
+
+
+def _apart(waiting: Iterable[Waiting], largest: int) -> list[list[Waiting]]:
+    """A run for each of them; those of a node that did not answer are asked together, ``largest`` at most."""
+    groups: list[list[Waiting]] = []
+    silent: dict[str | None, list[Waiting]] = {}  # the run that takes more of that node
+    for one in waiting:
+        together = one.problem == "unreachable" and not one.terminated
+        group = silent.get(one.node) if together else None
+        if group is None or len(group) >= largest:
+            group = []
+            groups.append(group)
+            if together:
+                silent[one.node] = group
+        group.append(one)
     return groups
 
 
