@@ -262,12 +262,7 @@ class WorkQueue:
         with self._registry.transaction() as connection:
             now = self._registry.now(connection)
             row = _duty(connection, name)
-            if (
-                row is not None
-                and row.holder != self._holder
-                and row.expires_at > now
-                and not holder_is_dead(row.holder)
-            ):
+            if self._is_anothers(row, now):
                 return False
             if row is not None and row.holder == self._holder and row.expires_at - now > seconds / 2:
                 return True
@@ -279,7 +274,7 @@ class WorkQueue:
                     tables.duties.insert().values(name=name, holder=self._holder, expires_at=now + seconds)
                 )
                 return True
-            if row.holder != self._holder and row.expires_at > now and not holder_is_dead(row.holder):
+            if self._is_anothers(row, now):
                 return False
             connection.execute(
                 tables.duties.update()
@@ -287,6 +282,11 @@ class WorkQueue:
                 .values(holder=self._holder, expires_at=now + seconds)
             )
             return True
+
+    def _is_anothers(self, duty: sa.Row[Any] | None, now: float) -> bool:
+        if duty is None or duty.holder == self._holder:
+            return False
+        return bool(duty.expires_at > now and not holder_is_dead(duty.holder))
 
     def leave(self) -> None:
         """Gives up every duty and claim: this worker ends."""
