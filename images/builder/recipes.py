@@ -142,6 +142,19 @@ def _fixed() -> list[Recipe]:
             suite="bookworm",
             usually="40 s",
             base="base-bookworm",
+        Recipe(
+            name="mosquitto",
+            reference="hummingfleet/mosquitto:2-1",
+            suite="trixie",
+            usually="15 s",
+            base="base-trixie",
+            directory=IMAGES_DIR / "mosquitto",
+            environment={"PATH": _PATH, "LANG": "C.UTF-8"},
+            configuration=(
+                'CMD ["mosquitto", "-c", "/mosquitto/config/mosquitto.conf"]',
+                "EXPOSE 1883 8883",
+            ),
+        ),
             directory=IMAGES_DIR / "sandbox",
             packages=PythonPackages(
                 lock=IMAGES_DIR / "sandbox" / "lock.txt",

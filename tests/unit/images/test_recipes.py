@@ -21,7 +21,7 @@ def release(local="hummingfleet/engine:1-1", pin="1", overrides=()):
 def test_every_image_of_the_newest_release_has_a_recipe(recipes):
     references = {recipe.reference for recipe in recipes.values()}
     assert {"hummingfleet/postgres:15-1", "hummingfleet/redis:7-1", "hummingfleet/sandbox:1"} <= references
-    assert {"hummingfleet/engine:20260922-1", "hummingfleet/standin:1"} <= references
+    assert {"hummingfleet/engine:20260922-1", "hummingfleet/mosquitto:2-1", "hummingfleet/standin:1"} <= references
 
 
 def test_every_recipe_has_what_it_installs(recipes):
