@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("pair")
     made.add_argument("price")
     made.add_argument("--volume", help="base amount that may fill on the way; unlimited by default")
+    made.add_argument("--spread-bps", help="spread from now on, in hundredths of a percent; as it is by default")
     made = command("orders", "orders, the open ones by default",
                    lambda c, o: c.get("/orders", account=o.account, pair=o.pair, state=o.state), _show_orders)
     _add_filters(made)
@@ -167,7 +168,8 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _move(client: ControlClient, options: argparse.Namespace) -> Any:
-    body = {"pair": options.pair, "price": options.price, "volume": options.volume}
+    body = {"pair": options.pair, "price": options.price, "volume": options.volume,
+            "spread_bps": options.spread_bps}
     return client.request("POST", "/price", body)
 
 
@@ -271,6 +273,10 @@ def _show_stats(data: Mapping[str, Any]) -> None:
     _table(("account", "path", "signed", "bad"),
            [(name, path, counts["signed"], counts["bad_signatures"]) for name, item in data["accounts"].items()
             for path, counts in item["paths"].items()], empty="no signed requests yet")
+    _table(("account", "path", "refused with", "times"),
+           [(name, path, words, count) for name, item in data["accounts"].items()
+            for path, refusals in item["refusals"].items() for words, count in refusals.items()],
+           empty="no signed request was refused")
 
 
 def _show_faults(data: Mapping[str, Any]) -> None:

@@ -76,10 +76,12 @@ class ControlApi:
             name: _plain_market(market) for name, market in self.exchange.markets.items()}})
 
     async def price(self, request: web.Request) -> web.Response:
-        """POST /price {pair, price, volume?}: answers the price reached and what filled."""
-        data = await _body(request, {"pair", "price"}, {"volume"})
+        """POST /price {pair, price, volume?, spread_bps?}: answers the price reached and what filled."""
+        data = await _body(request, {"pair", "price"}, {"volume", "spread_bps"})
         volume = None if data.get("volume") is None else decimal(data["volume"], "volume")
-        move = self.exchange.move_price(_text(data, "pair"), decimal(data["price"], "price"), volume=volume)
+        spread = None if data.get("spread_bps") is None else decimal(data["spread_bps"], "spread_bps")
+        move = self.exchange.move_price(_text(data, "pair"), decimal(data["price"], "price"), volume=volume,
+                                        spread_bps=spread)
         return web.json_response({"pair": move.pair, "price": f"{move.price:f}",
                                   "fills": [plain_fill(fill) for fill in move.fills]})
 

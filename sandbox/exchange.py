@@ -229,6 +229,8 @@ class Market:
     rules: PairRules
     price: Decimal
     first_price: Decimal
+    spread_bps: Decimal | None = None
+    """The spread that was scripted; None: the pair's own."""
     resting: dict[int, Order] = field(default_factory=dict)
     trades: deque[Trade] = field(default_factory=lambda: deque(maxlen=TRADES_KEPT))
 
@@ -246,12 +248,16 @@ class Market:
 
     @property
     def _half_spread(self) -> Decimal:
-        return self.price * self.rules.spread_bps / 20_000
+        return self.price * self._spread_bps / 20_000
+
+    @property
+    def _spread_bps(self) -> Decimal:
+        return self.rules.spread_bps if self.spread_bps is None else self.spread_bps
 
     def book(self) -> tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]:
         """Bids and asks: quantity per price, the synthetic levels and the resting orders together."""
         rules = self.rules
-        step = ceil_to(max(rules.tick, self.price * rules.spread_bps / 10_000), rules.tick)
+        step = ceil_to(max(rules.tick, self.price * self._spread_bps / 10_000), rules.tick)
         bids: dict[Decimal, Decimal] = defaultdict(lambda: ZERO)
         asks: dict[Decimal, Decimal] = defaultdict(lambda: ZERO)
         for level in range(rules.depth_levels):
@@ -424,10 +430,12 @@ class Exchange:
 
     # --- the scripted market ---
 
-    def move_price(self, pair: str, price: Decimal, *, volume: Decimal | None = None) -> PriceMove:
+    def move_price(self, pair: str, price: Decimal, *, volume: Decimal | None = None,
+                   spread_bps: Decimal | None = None) -> PriceMove:
         """Move the market to `price` and fill the resting orders it meets on the way, nearest first.
 
         `volume` (base) limits what may fill: when it is used up the price stays at the order it could not fill.
+        `spread_bps` is the spread from now on; None leaves it as it is.
         """
         market = self.market(pair)
         rules = market.rules
@@ -436,6 +444,9 @@ class Exchange:
                                f"{2 * rules.tick:f} and {rules.max_price:f}.")
         if volume is not None and (volume <= 0 or volume % rules.lot):
             raise ControlError(f"The volume of {rules.name} must be a positive multiple of {rules.lot:f}.")
+        if spread_bps is not None and not 0 <= spread_bps < 10_000:
+            raise ControlError("The spread must be at least 0 and below 10000 hundredths of a percent.")
+        market.spread_bps = market.spread_bps if spread_bps is None else spread_bps
         start = market.price
         met = sorted((order for order in market.resting.values()
                       if (order.price >= price if order.side is Side.BUY else order.price <= price)),

@@ -244,13 +244,17 @@ class Rest:
             query = _raw_query(request)
             parameters = Parameters(_parse(query, body))
             account = self._authenticate(request, parameters, query, body) if signed else None
-            return web.json_response(handler(Call(parameters, account)))
+            try:
+                return web.json_response(handler(Call(parameters, account)))
+            except ExchangeError as error:
+                if account is not None:
+                    self.stats.refused[account.name, _route(request), str(error)] += 1
+                raise
         return respond
 
     def _authenticate(self, request: web.Request, parameters: Parameters, query: bytes, body: bytes) -> Account:
         """The account that signed the request; checks key, signature, time, in Binance's order."""
-        resource = request.match_info.route.resource
-        path = f"{request.method} {resource.canonical if resource is not None else ''}"
+        path = _route(request)
         try:
             credentials = self.keys.credentials(request.headers.get("X-MBX-APIKEY"))
         except ExchangeError:
@@ -500,6 +504,12 @@ class Rest:
             del self.streams.cancel_ids[order.id]
         log.info("order %d: account %s canceled", order.id, order.account)
         return formats.canceled_order(order, market, cancel_id)
+
+
+def _route(request: web.Request) -> str:
+    """Method and route name, such as POST /api/v3/order."""
+    resource = request.match_info.route.resource
+    return f"{request.method} {resource.canonical if resource is not None else ''}"
 
 
 def _raw_query(request: web.Request) -> bytes:

@@ -1,4 +1,4 @@
-"""Counts of what clients did: per path, and signatures per account and path."""
+"""Counts of what clients did: per path, and signatures and refusals per account and path."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Stats:
         self.statuses: Counter[str] = Counter()
         self.good: Counter[tuple[str, str]] = Counter()
         self.bad: Counter[tuple[str, str]] = Counter()
+        self.refused: Counter[tuple[str, str, str]] = Counter()
+        """By account, path, and Binance's code and words. What a fault on order refuses is not counted."""
         self.unknown_keys = 0
 
     def plain(self, connections: dict[str, int]) -> dict[str, Any]:
@@ -28,9 +30,11 @@ class Stats:
         accounts: dict[str, dict[str, Any]] = {}
         for counter, name in ((self.good, "signed"), (self.bad, "bad_signatures")):
             for (account, path), count in sorted(counter.items()):
-                entry = accounts.setdefault(account, {"signed": 0, "bad_signatures": 0, "paths": {}})
+                entry = accounts.setdefault(account, {"signed": 0, "bad_signatures": 0, "paths": {}, "refusals": {}})
                 entry[name] += count
                 entry["paths"].setdefault(path, {"signed": 0, "bad_signatures": 0})[name] += count
+        for (account, path, words), count in sorted(self.refused.items()):
+            accounts[account]["refusals"].setdefault(path, {})[words] = count
         return {
             "since": self.since, "requests": self.requests.total(), "signed": self.good.total(),
             "bad_signatures": self.bad.total(), "unknown_keys": self.unknown_keys,

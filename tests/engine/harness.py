@@ -112,8 +112,14 @@ class Sandbox:
                "--volume", f"{self.folder}/config:/etc/sandbox:ro",
                "--volume", f"{self.folder}/tls:/etc/sandbox/tls:ro",
                "--volume", f"{self.folder}/run:/run/sandbox", "--volume", f"{self.folder}/state:/var/lib/sandbox",
-               os.environ.get("HUMMINGFLEET_SANDBOX_IMAGE", "hummingfleet/sandbox:1"))
+               *self._image())
         wait_for("the sandbox answers", self._answers)
+
+    @staticmethod
+    def _image() -> list[str]:
+        """The image that the environment names, as it is; otherwise ours with the exchange of this work tree."""
+        named = os.environ.get("HUMMINGFLEET_SANDBOX_IMAGE")
+        return [named] if named else ["--volume", f"{ROOT}/sandbox:/opt/sandbox/app/sandbox:ro", "hummingfleet/sandbox:1"]
 
     def _answers(self) -> bool:
         try:
@@ -126,9 +132,10 @@ class Sandbox:
         docker("rm", "--force", self.name, check=False)
         docker("network", "rm", self.network, check=False)
 
-    def set_price(self, price: int | str) -> None:
-        """Move the market, filling what it meets."""
-        self.control.request("POST", "/price", {"pair": PAIR, "price": str(price)})
+    def set_price(self, price: int | str, *, volume: str | None = None, spread_bps: str | None = None) -> None:
+        """Move the market, filling what it meets: all of it, or ``volume`` base. The spread stays unless given."""
+        self.control.request("POST", "/price", {"pair": PAIR, "price": str(price), "volume": volume,
+                                                "spread_bps": spread_bps})
 
     def add_account(self, name: str, balances: Mapping[str, str], fee: str = "0") -> tuple[str, str]:
         """A new account that pays this fee (a fraction); returns key and secret."""
@@ -148,6 +155,14 @@ class Sandbox:
     def bad_signatures(self, account: str) -> int:
         """Requests of the account whose signature was wrong."""
         return int(self.control.get("/stats")["accounts"][account]["bad_signatures"])
+
+    def refusals(self, account: str, path: str = "POST /api/v3/order") -> dict[str, int]:
+        """What the exchange refused of itself (faults on order apart), by its code and words."""
+        return dict(self.control.get("/stats")["accounts"].get(account, {}).get("refusals", {}).get(path, {}))
+
+    def fills(self, account: str) -> list[dict[str, Any]]:
+        """The account's fills, oldest first."""
+        return list(self.control.get("/fills", account=account)["fills"])
 
     def orders(self, account: str, state: str = "open") -> list[dict[str, Any]]:
         """The account's orders as the exchange has them."""

@@ -31,6 +31,21 @@ async def test_price_moves_and_reports_what_filled(client: Client, control: Cont
     assert prices["prices"]["BTC-USDT"]["price"] == "30900"
 
 
+async def test_spread_is_scripted_with_the_price(control: Control) -> None:
+    async def prices() -> tuple[str, str]:
+        _status, data = await control("GET", "/prices")
+        return data["prices"]["BTC-USDT"]["bid"], data["prices"]["BTC-USDT"]["ask"]
+
+    assert (await control("POST", "/price", {"pair": "BTC-USDT", "price": "30000", "spread_bps": "200"}))[0] == 200
+    assert await prices() == ("29700", "30300")
+    # It stays until it is told otherwise.
+    await control("POST", "/price", {"pair": "BTC-USDT", "price": "20000"})
+    assert await prices() == ("19800", "20200")
+    for spread in ("-1", "10000"):
+        assert (await control("POST", "/price", {"pair": "BTC-USDT", "price": "30000", "spread_bps": spread}))[0] == 400
+    assert await prices() == ("19800", "20200")
+
+
 async def test_orders_and_fills_can_be_read_by_account_pair_and_state(
         client: Client, other: Client, control: Control) -> None:
     resting = await client.order("BUY", "0.1", "31000", newClientOrderId="mine")
@@ -214,6 +229,7 @@ async def test_every_command_prints_a_table_and_json(
         (["reload"], "nova"), (["close-account", "nova"], "nova"),
         (["fault", "error", "--count", "3", "--path", "/api/v3/ping"], "/api/v3/ping"),
         (["faults"], "error"), (["clear"], "error"), (["faults"], "no faults"), (["disconnect"], "disconnected"),
+        (["price", "BTC-USDT", "30000", "--spread-bps", "3"], "BTC-USDT is at 30000"),
         (["stats", "--reset"], "POST /api/v3/order"), (["stats"], "0 requests"),
     ):
         code, out, error = await run(settings, capsys, *arguments)

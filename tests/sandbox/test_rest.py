@@ -253,6 +253,22 @@ async def test_signatures_are_counted_per_account_and_path(client: Client, serve
     }
 
 
+async def test_refusals_are_counted_per_account_path_and_words(client: Client, other: Client, server: Server) -> None:
+    """What a fault refuses is the script's doing and not counted."""
+    await client.try_order("BUY", "0.1", "30000.001")
+    await client.try_order("BUY", "0.1", "30000.001")
+    await client.signed("DELETE", "/order", symbol="BTCUSDT", orderId=77)
+    await other.order("BUY", "0.01", "30000")
+    server.faults.add({"kind": "insufficient_balance", "account": "zeta"})
+    assert (await other.try_order("BUY", "0.01", "30000"))[0] == 400
+    accounts = server.stats.plain({})["accounts"]
+    assert accounts["acme"]["refusals"] == {
+        "DELETE /api/v3/order": {"-2011: Unknown order sent.": 1},
+        "POST /api/v3/order": {"-1013: Filter failure: PRICE_FILTER": 2},
+    }
+    assert accounts["zeta"]["refusals"] == {}
+
+
 # --- hostile requests ---
 
 
