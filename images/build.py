@@ -1,6 +1,6 @@
 """Build the fleet's container images without an image registry.
 
-usage: python images/build.py [NAME ...] [--check] [--force] [--relock] [--json]
+usage: python images/build.py [NAME ...] [--engine VERSION ...] [--check] [--force] [--relock] [--json]
 
 A NAME is a recipe (base-bookworm, base-trixie, engine, mosquitto, postgres, redis, sandbox, standin) or an image
 reference such as hummingfleet/postgres:15-1; none means all. An image whose inputs are unchanged is left alone. Needs
@@ -29,13 +29,17 @@ def main(arguments: list[str] | None = None) -> int:
         prog="build.py", description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument(
+        "--engine", action="append", default=[], metavar="VERSION", dest="engines",
+        help="also know the engine of this PyPI version as engine-VERSION, although no release has it",
+    )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="say what would be built, and build nothing")
     parser.add_argument("--force", action="store_true", help="build anew, with today's Debian packages")
     parser.add_argument("--relock", action="store_true", help="resolve the locked Python packages anew, build nothing")
     parser.add_argument("--json", action="store_true", help="write the results to standard output as JSON")
     options = parser.parse_args(arguments)
     try:
-        recipes = load_recipes()
+        recipes = load_recipes(engines=options.engines)
         selected = select(recipes, options.names)
         builder = Builder(recipes, cache=cache_dir(), progress=Progress(), force=options.force)
         if options.relock:

@@ -77,7 +77,7 @@ def container(
     writable).
     """
     arguments: list[str | Path] = ["docker", "create", "--network", network, "--hostname", "build"]
-    arguments += ["--tmpfs", "/run:exec"]
+    arguments += ["--tmpfs", "/run:exec", *_politeness()]
     for source, target, writable in mounts:
         arguments += ["--volume", f"{source}:{target}{'' if writable else ':ro'}"]
     arguments += ["--entrypoint", "/bin/sh", "--workdir", "/", image, "-euc", script]
@@ -88,6 +88,15 @@ def container(
     finally:
         with suppress(BuildError):
             run(["docker", "rm", "--force", "--volumes", identifier])
+
+
+def _politeness() -> list[str]:
+    """Give the options that let a build run under ``nice`` yield to others.
+
+    A container's processes are the Docker engine's children, and between groups of processes niceness counts nothing.
+    """
+    niceness = os.nice(0)
+    return ["--cpu-shares", str(1024 >> (niceness // 5))] if niceness > 0 else []
 
 
 def commit(identifier: str, reference: str, instructions: Iterable[str]) -> None:

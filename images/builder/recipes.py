@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from .errors import BuildError
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES_DIR = ROOT / "images"
+TRIAL_LOCKS_DIR = ROOT / "var" / "compat"
+"""Where the locks of engines are that no release has."""
+_VERSION = re.compile(r"20\d{6}")
 _SCHEMA = "1"
 _IGNORED_DIRS = frozenset(("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests"))
 
@@ -56,18 +60,20 @@ class Recipe:
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def _engine(reference: str, pin: str, overrides: tuple[str, ...]) -> Recipe:
+def _engine(
+    reference: str, pin: str, overrides: tuple[str, ...], *, family: str = "engine", locks: Path | None = None
+) -> Recipe:
     """Give the recipe of the trading engine's image for one PyPI version of hummingbot."""
     return Recipe(
         name=f"engine-{pin}",
-        family="engine",
+        family=family,
         reference=reference,
         suite="trixie",
         usually="5 to 12 minutes, most of it compiling; 1 minute with cached wheels",
         base="base-trixie",
         directory=IMAGES_DIR / "engine",
         packages=PythonPackages(
-            lock=IMAGES_DIR / "engine" / f"lock-{pin}.txt",
+            lock=(locks or IMAGES_DIR / "engine") / f"lock-{pin}.txt",
             python="3.13",
             requirements=(f"hummingbot=={pin}",),
             overrides=overrides,
@@ -137,12 +143,6 @@ def _fixed() -> list[Recipe]:
             ),
         ),
         Recipe(
-            name="sandbox",
-            reference="hummingfleet/sandbox:1",
-            suite="bookworm",
-            usually="40 s",
-            base="base-bookworm",
-        Recipe(
             name="mosquitto",
             reference="hummingfleet/mosquitto:2-1",
             suite="trixie",
@@ -155,6 +155,12 @@ def _fixed() -> list[Recipe]:
                 "EXPOSE 1883 8883",
             ),
         ),
+        Recipe(
+            name="sandbox",
+            reference="hummingfleet/sandbox:1",
+            suite="bookworm",
+            usually="40 s",
+            base="base-bookworm",
             directory=IMAGES_DIR / "sandbox",
             packages=PythonPackages(
                 lock=IMAGES_DIR / "sandbox" / "lock.txt",
@@ -209,8 +215,13 @@ def engine_builds(releases: Mapping[str, object]) -> list[tuple[str, str, tuple[
     return list(builds.values())
 
 
-def load_recipes(catalogue_dir: Path | None = None) -> dict[str, Recipe]:
-    """Give all recipes by name, bases first; engines are those that the release catalogue names."""
+def load_recipes(catalogue_dir: Path | None = None, *, engines: Iterable[str] = ()) -> dict[str, Recipe]:
+    """Give all recipes by name, bases first; engines are those that the release catalogue names.
+
+    ``engines`` asks for further PyPI versions, for trying them out: a version that no release has is made with the
+    newest release's overrides, its image is called hummingfleet/engine:<version>-compat, and its lock is resolved
+    on this machine (``TRIAL_LOCKS_DIR``).
+    """
     import yaml
 
     path = (catalogue_dir or ROOT / "catalogue") / "releases.yml"
@@ -219,8 +230,16 @@ def load_recipes(catalogue_dir: Path | None = None) -> dict[str, Recipe]:
     except (OSError, yaml.YAMLError) as error:
         raise BuildError(f"the release catalogue {path} cannot be read: {error}") from error
     releases = data.get("releases", data) if isinstance(data, dict) else {}
-    recipes = [*_fixed(), *(_engine(*build) for build in engine_builds(releases))]
-    return {recipe.name: recipe for recipe in recipes}
+    builds = engine_builds(releases)
+    recipes = {recipe.name: recipe for recipe in [*_fixed(), *(_engine(*build) for build in builds)]}
+    overrides = builds[-1][2] if builds else ()
+    for version in engines:
+        if not _VERSION.fullmatch(version):
+            raise BuildError(f"{version!r} is no version of the engine; they are dates such as 20260922")
+        reference = f"hummingfleet/engine:{version}-compat"
+        trial = _engine(reference, version, overrides, family="engine-trial", locks=TRIAL_LOCKS_DIR)
+        recipes.setdefault(trial.name, trial)
+    return recipes
 
 
 def select(recipes: Mapping[str, Recipe], names: Iterable[str]) -> list[Recipe]:

@@ -144,6 +144,7 @@ cd /lock
     parse_lock(text)
     changed = not packages.lock.exists() or packages.lock.read_text() != text
     if changed:
+        packages.lock.parent.mkdir(parents=True, exist_ok=True)
         packages.lock.write_text(text)
     return changed
 
