@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BOT_UID = 200003
 SANDBOX_UID = 199999
 PAIR = "BTC-USDT"
+PAIR_RULES = {"price": "35250", "tick": "0.01", "lot": "0.00001", "min_notional": "5"}
 PATIENCE_SECONDS = 300
 """After which something never happens; no test depends on how long it takes on a busy machine."""
 LAUNCHER = "/opt/hummingfleet/agent/launcher.py"
@@ -96,7 +97,7 @@ class Sandbox:
         settings = {
             "control_socket": "/run/sandbox/control.sock", "state_dir": "/var/lib/sandbox",
             "tls": {"certificate": "/etc/sandbox/tls/server.pem", "key": "/etc/sandbox/tls/server.key"},
-            "pairs": {PAIR: {"price": "35250", "tick": "0.01", "lot": "0.00001", "min_notional": "5"}},
+            "pairs": {PAIR: PAIR_RULES},
         }
         (self.folder / "config/sandbox.json").write_text(json.dumps(settings))
         (self.folder / "config/tls").mkdir(exist_ok=True)
@@ -119,7 +120,8 @@ class Sandbox:
     def _image() -> list[str]:
         """The image that the environment names, as it is; otherwise ours with the exchange of this work tree."""
         named = os.environ.get("HUMMINGFLEET_SANDBOX_IMAGE")
-        return [named] if named else ["--volume", f"{ROOT}/sandbox:/opt/sandbox/app/sandbox:ro", "hummingfleet/sandbox:1"]
+        here = f"{ROOT}/sandbox:/opt/sandbox/app/sandbox:ro"
+        return [named] if named else ["--volume", here, "hummingfleet/sandbox:1"]
 
     def _answers(self) -> bool:
         try:
@@ -189,7 +191,7 @@ class Bot:
     tenant: str = "acme"
     template: str = "grid"
     config: dict[str, Any] = field(default_factory=lambda: dict(GUIDE_GRID))
-    risk: dict[str, Any] = field(default_factory=lambda: {"max_position_usd": 10000})
+    risk: dict[str, Any] = field(default_factory=lambda: {"max_position": 10000})
     balances: dict[str, str] = field(default_factory=lambda: {"USDT": "20000", "BTC": "1"})
     fee: str = "0"
     resumes: int = 0
