@@ -33,6 +33,10 @@ test-quick: venv ## run the tests that need nothing but Python
 test-kill: venv lab ## kill web and worker at random while 1,000 events come in, on SQLite and on PostgreSQL
 	$(VENV)/bin/python tests/kill/campaign.py --json var/kill/report.json
 
+.PHONY: compat
+compat: venv lab ## try the newest engine of each of the last four months and write docs/compatibility.md (an hour or two)
+	$(VENV)/bin/python tools/compat.py $(COMPAT)
+
 .PHONY: lint
 lint: venv ## check style, types and documentation
 	$(VENV)/bin/ruff check .

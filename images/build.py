@@ -4,7 +4,8 @@ usage: python images/build.py [NAME ...] [--engine VERSION ...] [--check] [--for
 
 A NAME is a recipe (base-bookworm, base-trixie, engine, mosquitto, postgres, redis, sandbox, standin) or an image
 reference such as hummingfleet/postgres:15-1; none means all. An image whose inputs are unchanged is left alone. Needs
-root, Docker and debootstrap. Exit codes: 0 done, 1 a build failed, 2 wrong usage; with --check 0 whether or not something is due.
+root, Docker and debootstrap. Exit codes: 0 done, 1 a build failed, 2 wrong usage; with --check 0 whether or not
+something is due.
 """
 
 from __future__ import annotations
