@@ -12,16 +12,24 @@ from collections.abc import Callable
 
 
 class RateLimiter:
-    """One bucket per key: ``per_minute`` times a minute, all of them at once if nothing was done before.
+    """One bucket per key: ``per_minute`` times a minute, ``burst`` of them (default: all) at once after a pause.
 
     At most ``keys`` buckets are kept; the one that was not used for the longest time makes room. ``clock`` gives
     seconds. Safe for use by several threads.
     """
 
-    def __init__(self, per_minute: int, *, keys: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
-        if per_minute < 1 or keys < 1:
-            raise ValueError("a rate limiter needs at least one token a minute and one key")
-        self._size = float(per_minute)
+    def __init__(
+        self,
+        per_minute: int,
+        *,
+        burst: int | None = None,
+        keys: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        burst = per_minute if burst is None else burst
+        if min(per_minute, burst, keys) < 1:
+            raise ValueError("a rate limiter needs at least one token a minute, one at once and one key")
+        self._size = float(burst)
         self._per_second = per_minute / 60
         self._keys = keys
         self._clock = clock

@@ -30,7 +30,7 @@ _SECRETS = re.compile(
     r"""
       (?P<before>\bBearer\s+)[^\s"',;]+
     | (?P<prefix>\bwh(?:sec|sk|pk)_)[A-Za-z0-9+/=_-]+
-    | (?P<token>\bhft_)[A-Za-z0-9+/=_.-]+
+    | (?P<token>\bhf[ts]_)[A-Za-z0-9+/=_.-]+
     | (?P<signature>\bv1a?,)[A-Za-z0-9+/=_-]{20,}
     | (?P<url>://[^\s:/@]*:)[^\s@/]+(?=@)
     | (?P<field>\b(?:encrypted|nonce)_[a-z_]+["']?\s*[:=]\s*["']?)[A-Za-z0-9+/=_-]{8,}

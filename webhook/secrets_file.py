@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The secrets that webhook messages are signed with: portal → us (inbound) and us → portal (outbound).
 
-They are in a file of their own, readable by its owner only. The web process and the worker read it again when it has
-changed, so that replacing a secret needs no restart::
+From the third kind (signals) the secrets of those who sign signals are derived; an older file lacks it. They are in a
+file of their own, readable by its owner only. The web process and the worker read it again when it has changed, so that
+replacing a secret needs no restart::
 
     version: 1
     inbound:
@@ -12,6 +13,8 @@ changed, so that replacing a secret needs no restart::
     outbound:
     - {id: out_9b1d0e7f, secret: whsec_…, created_at: "2026-11-01T05:00:00.000Z", retire_at: "2026-11-24T05:00:00.000Z"}
     - {id: out_07c3d1aa, secret: whsec_…, created_at: "2026-11-23T05:00:00.000Z"}
+    signals:
+    - {id: sig_1f6ab0c9, secret: whsec_…, created_at: "2026-11-23T05:00:00.000Z"}
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.registry import 
 
 from . import signing
 
-Direction = Literal["inbound", "outbound"]
+Direction = Literal["inbound", "outbound", "signals"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _MODES = (0o600, 0o400)
@@ -218,7 +221,7 @@ class Signer:
 
 
 def _new(direction: Direction, now: float) -> Secret:
-    prefix = {"inbound": "in", "outbound": "out"}[direction]
+    prefix = {"inbound": "in", "outbound": "out", "signals": "sig"}[direction]
     return Secret(f"{prefix}_{random.token_hex(4)}", signing.generate_secret(), iso_time(now))
 
 
@@ -270,12 +273,12 @@ def _parse(content: bytes, where: str) -> dict[Direction, tuple[Secret, ...]]:
         data = yaml.load(content, Loader=loader)  # noqa: S506  makes strings only
     except (yaml.YAMLError, ValueError, RecursionError):  # its text would quote the file
         data = None
-    if not isinstance(data, dict) or data.get("version") != "1" or set(data) != {"version", *DIRECTIONS}:
+    if not isinstance(data, dict) or data.get("version") != "1" or set(data) | {"signals"} != {"version", *DIRECTIONS}:
         raise SecretsError(f"{where} are not YAML with 'version: 1', 'inbound' and 'outbound' (docs/portal.md)")
     found: dict[Direction, tuple[Secret, ...]] = {}
     seen: set[str] = set()
     for direction in DIRECTIONS:
-        entries = data[direction]
+        entries = data.get(direction, [])
         if not isinstance(entries, list) or len(entries) > _MAX_SECRETS:
             raise SecretsError(f"{where}: {direction} must be a list of at most {_MAX_SECRETS} secrets")
         found[direction] = tuple(

@@ -52,6 +52,12 @@ def generate_secret() -> str:
     return _PREFIX + base64.b64encode(random.token_bytes(32)).decode()
 
 
+def derived_secret(secret: str, purpose: str) -> str:
+    """A secret of its own for ``purpose``, the same every time; it tells nothing about ``secret``, nor the reverse."""
+    key = base64.b64decode(secret.removeprefix(_PREFIX))
+    return _PREFIX + base64.b64encode(hmac.digest(key, purpose.encode(), "sha256")).decode()
+
+
 def is_secret(text: str) -> bool:
     """Whether ``text`` is ``whsec_`` and the base64 of 24 to 64 bytes."""
     try:

@@ -297,20 +297,26 @@ class WorkQueue:
             )
 
     def prune(self, keep_seconds: float) -> int:
-        """Deletes what was finished longer ago: events, call-backs, the signs of life of dead workers.
+        """Deletes what was finished longer ago: events, call-backs, signals and their tokens, signs of dead workers.
 
         A failed event stays as long as its tenant: it can still be tried again or discarded.
         """
         with self._registry.transaction(write=True) as connection:
             limit = self._registry.now(connection) - keep_seconds
             connection.execute(tables.duties.delete().where(tables.duties.c.expires_at < limit))
+            token = tables.signal_tokens.c
+            ended = (token.expires_at < iso_time(limit)) | (token.revoked_at < iso_time(limit))
+            connection.execute(tables.signal_tokens.delete().where(ended))
         past = sa.select(tables.work.c.past).where(tables.work.c.tenant == tables.events.c.tenant).scalar_subquery()
         settled = tables.events.c.state.in_(("applied", "discarded")) | (
             (tables.events.c.state == "failed") & (tables.events.c.number <= past)
         )
-        # Call-backs of any state: also those that nobody fetches any more.
-        return self._delete(tables.events, settled & (tables.events.c.finished_at < iso_time(limit))) + self._delete(
-            tables.callbacks, tables.callbacks.c.created_at < iso_time(limit)
+        return (
+            self._delete(tables.events, settled & (tables.events.c.finished_at < iso_time(limit)))
+            # Call-backs of any state: also those that nobody fetches any more.
+            + self._delete(tables.callbacks, tables.callbacks.c.created_at < iso_time(limit))
+            # One that comes again after so long is stale, so nobody needs to remember its id.
+            + self._delete(tables.signals, tables.signals.c.received_at < iso_time(limit))
         )
 
     def _delete(self, table: sa.Table, which: sa.ColumnElement[bool]) -> int:

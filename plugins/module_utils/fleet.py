@@ -83,6 +83,7 @@ class WebhookSettings:
     ``listen`` and ``worker_listen`` are host and port; the worker's has its health and metrics. ``portal_url`` gets the
     call-backs. Rates are per minute: events of one tenant, refused signatures and tokens of one client address.
     ``parallel`` runs at a time, each for at most ``batch`` tenants. ``trusted_proxies`` may say who the client is.
+    ``signals_per_minute`` and ``signal_burst`` are of one bot; for ``signal_ack_seconds`` its answer is waited for.
     """
 
     listen: tuple[str, int]
@@ -100,6 +101,9 @@ class WebhookSettings:
     grace_seconds: int
     observe_seconds: int
     keep_events_days: int
+    signals_per_minute: int
+    signal_burst: int
+    signal_ack_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,9 @@ class _Reader:
         "grace_seconds": (30, 0, 3600),
         "observe_seconds": (20, 1, 3600),
         "keep_events_days": (90, 1, 3650),
+        "signals_per_minute": (30, 1, 10_000),
+        "signal_burst": (10, 1, 1000),
+        "signal_ack_seconds": (2, 1, 30),
     }
     WEBHOOK_TEXTS = ("listen", "worker_listen", "secrets", "portal_url", "trusted_proxies")
 

@@ -24,13 +24,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
-from ansible_collections.hummingfleet.core.plugins.module_utils import addresses, placement
+from ansible_collections.hummingfleet.core.plugins.module_utils import addresses, placement, risk_halt
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault, HummingfleetError, pointer
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import (
     MIGRATIONS,
@@ -45,6 +45,8 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.tables import ev
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import is_behind as _behind
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import leases as _leases
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import revisions as _revisions
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import signal_tokens as _signal_tokens
+from ansible_collections.hummingfleet.core.plugins.module_utils.tables import signals as _signals
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import tenants as _tenants
 from ansible_collections.hummingfleet.core.plugins.module_utils.tables import work as _work
 
@@ -92,11 +94,15 @@ class LeaseError(RegistryError):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a revision exists: its kind (``apply``, ``rollback``, ``event`` ...), a sentence, and who asked for it."""
+    """Why a revision exists: its kind (``apply``, ``rollback``, ``event`` ...), a sentence, and who asked for it.
+
+    With ``lift_risk_halt`` the tenant's risk halt is lifted with it, which the stored sentence says.
+    """
 
     kind: str
     text: str = ""
     actor: str = ""
+    lift_risk_halt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +368,8 @@ class Registry:
                 _allocations.delete().where(_allocations.c.tenant == tenant, _allocations.c.kind != "uid")
             )
             connection.execute(_leases.update().where(_leases.c.tenant == tenant).values(holder=None))
+            for table in (_signal_tokens, _signals):
+                connection.execute(table.delete().where(table.c.tenant == tenant))
             # What was asked for is still to be answered; everything else begins anew for whoever has the id next.
             last_event = sa.select(sa.func.coalesce(sa.func.max(_events.c.number), 0)).where(_events.c.tenant == tenant)
             connection.execute(
@@ -635,6 +643,9 @@ class Registry:
         from ansible_collections.hummingfleet.core.plugins.module_utils.document import DocumentError, parse_document
 
         stored: dict[str, Any] | None = json.loads(row.document) if row is not None else None
+        seconds = self.now(connection)
+        if isinstance(data, Mapping):
+            data, cause = _keep_risk_halt(data, stored, seconds, cause)
         if stored is None:
             document = parse_document(data, catalogue, reserved=fleet.nodes)
             document = parse_document(
@@ -667,7 +678,7 @@ class Registry:
             self._claim_subdomain(connection, document)
         if stored is None or plain["exchange_connections"] != stored["exchange_connections"]:
             self._claim_ciphertexts(connection, plain)
-        now = iso_time(self.now(connection))
+        now = iso_time(seconds)
         text = json.dumps(plain)
         revision = row.revision + 1 if row is not None else 1
         values: dict[str, Any] = {
@@ -1051,6 +1062,17 @@ def _keep_allocation(data: Mapping[str, Any], stored: Mapping[str, Any]) -> tupl
             faults.append(_allocated_fault("/placement/node", node))
         merged["placement"] = {**(wish or {}), "node": node}
     return merged, faults
+
+
+def _keep_risk_halt(
+    data: Mapping[str, Any], stored: Mapping[str, Any] | None, now: float, cause: Cause
+) -> tuple[dict[str, Any], Cause]:
+    """``data`` with the tenant's risk halt as it has to follow ``stored``, and the cause, which says if it lifts one."""
+    kept = risk_halt.keep(data, stored, now, lifted_at=iso_time(now) if cause.lift_risk_halt else None)
+    halt, before = kept.get("risk_halt"), (stored or {}).get("risk_halt")
+    if cause.lift_risk_halt and isinstance(halt, Mapping) and risk_halt.stands(before) and not risk_halt.stands(halt):
+        cause = replace(cause, text=f"{cause.text} (lifts the tenant's risk halt of {halt.get('day')})".lstrip())
+    return kept, cause
 
 
 def _parse_change(

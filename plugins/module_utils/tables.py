@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = sa.MetaData()
 schema_version = sa.Table(
@@ -190,11 +190,53 @@ tokens = sa.Table(
     sa.Column("revoked_at", sa.String(32)),
 )
 
+# --- signals from outside and the tokens they come with: webhook/signal_tokens.py, webhook/signal_log.py --------------
+
+signal_tokens = sa.Table(
+    "signal_tokens",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("tenant", sa.String(32), nullable=False),
+    sa.Column("bot", sa.String(32), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),  # counts the bot's tokens
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("expires_at", sa.String(32)),
+    sa.Column("revoked_at", sa.String(32)),
+)
+sa.Index("signal_tokens_bot", signal_tokens.c.tenant, signal_tokens.c.bot)
+# A row is there before its signal is published: an id is published once.
+signals = sa.Table(
+    "signals",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(32), nullable=False),
+    sa.Column("bot", sa.String(32), nullable=False),
+    sa.Column("id", sa.String(128), nullable=False),
+    sa.Column("body_sha256", sa.String(64), nullable=False),  # of what it says, without the token
+    sa.Column("token", sa.String(32), nullable=False),  # the id of the token it came with
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("received_at", sa.String(32), nullable=False),
+    sa.Column("expires_at", sa.String(32), nullable=False),  # the bot does not trade it later
+    sa.Column("code", sa.String(32)),  # what became of it; null: nothing was heard of it
+    sa.Column("accepted", sa.Boolean),
+    sa.Column("reason", sa.Text),
+    sa.Column("finished_at", sa.String(32)),
+    sa.UniqueConstraint("tenant", "bot", "id"),
+    sqlite_autoincrement=True,
+)
+sa.Index("signals_received", signals.c.received_at)
+
 
 def _add_events(connection: sa.Connection) -> None:
     for table in (events, work, bots, duties, callbacks, tokens):
         table.create(connection)
 
 
-MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _add_events}
+def _add_signals(connection: sa.Connection) -> None:
+    for table in (signal_tokens, signals):
+        table.create(connection)
+
+
+MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _add_events, 2: _add_signals}
 """From version n (the key) to n + 1. A new registry is created in the latest form and runs none of them."""

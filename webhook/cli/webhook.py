@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -24,17 +25,19 @@ secret = base.group("secret", "Secrets that messages from and to the portal are 
 webhook.add_command(secret)
 
 _DIRECTIONS = click.Choice(["inbound", "outbound"])
+_ALL_DIRECTIONS = click.Choice(["inbound", "outbound", "signals"])
 _DEFAULT_OVERLAP = "24h"
 
 
-def _direction_option(function: Function) -> Function:
-    text = "inbound: the portal signs its events; outbound: the portal verifies call-backs."
-    option = click.option("--direction", type=_DIRECTIONS, default="inbound", show_default=True, help=text)
-    return option(function)
+_HELP = "inbound: the portal signs its events; outbound: the portal verifies call-backs"
+
+
+def _direction_option(choices: click.Choice[str], text: str) -> Callable[[Function], Function]:
+    return click.option("--direction", type=choices, default="inbound", show_default=True, help=text)
 
 
 @secret.command()
-@_direction_option
+@_direction_option(_ALL_DIRECTIONS, f"{_HELP}; signals: what the secrets of those who sign signals are derived from.")
 @click.option("--overlap", type=Length(), default=_DEFAULT_OVERLAP, show_default=True, metavar="TIME",
               help="How long the secrets before stay accepted; 0s if they have leaked.")  # fmt: skip
 @base.json_option
@@ -43,7 +46,8 @@ def rotate(state: State, direction: str, overlap: float) -> None:
     """Make a new secret; nothing has to be restarted. Without any yet, make one for each direction.
 
     Inbound: hand the new one ('webhook secret show') to the portal before the overlap ends. Outbound: until then
-    call-backs carry a signature of both, so that the portal can change when it likes.
+    call-backs carry a signature of both, so that the portal can change when it likes. Signals: every sender who signs
+    needs a new secret before the overlap ends ('signal-token new').
     """
     file = _file(state)
     made = file.rotate(cast("Direction", direction), overlap, time.time())
@@ -52,11 +56,14 @@ def rotate(state: State, direction: str, overlap: float) -> None:
     if len(file.secrets(cast("Direction", direction))) > 1:
         until = f"; those before it are accepted for another {duration(overlap)}"
     state.output.say(f"{made.id} is the {direction} secret from now on{until}")
-    state.output.say(f"hand it to the portal: hummingfleet webhook secret show --direction {direction}")
+    if direction == "signals":
+        state.output.say("senders who sign get their new secrets with: hummingfleet signal-token new TENANT BOT")
+    else:
+        state.output.say(f"hand it to the portal: hummingfleet webhook secret show --direction {direction}")
 
 
 @secret.command("list")
-@click.option("--direction", type=_DIRECTIONS, help="Only these.  [default: both]")
+@click.option("--direction", type=_ALL_DIRECTIONS, help="Only these.  [default: all]")
 @base.json_option
 @pass_state
 def list_(state: State, direction: str | None) -> None:
@@ -76,7 +83,7 @@ def list_(state: State, direction: str | None) -> None:
 
 
 @secret.command()
-@_direction_option
+@_direction_option(_DIRECTIONS, f"{_HELP}.")
 @click.option("--yes", is_flag=True, help="Also into a file or a pipe.")
 @base.json_option
 @pass_state
