@@ -48,7 +48,8 @@ class ScriptedMarket:
     def every_market(self, *, low: int, middle: int, high: int) -> Iterator[str]:
         """All markets in a row; yields each one's name when it is over and the bot is quiet.
 
-        Begins and ends at ``high``. ``low`` < ``middle`` < ``high`` lie so far apart that the template trades on the way.
+        Begins and ends at ``high``; ``low``, ``middle`` and ``high`` lie so far apart that the template trades on the
+        way.
         """
         phases: dict[str, Callable[[], None]] = {
             "flat": self.flat,
@@ -126,18 +127,19 @@ class ScriptedMarket:
         self.settle()
 
     def shortage(self, to: int) -> None:
-        """Somebody takes all free quote out of the account, and brings it back after the price has moved."""
+        """Somebody takes all free quote out of the account; what is ordered while the price moves finds no funds."""
         free = D(self.sandbox.control.get(f"/account/{self.account}")["balances"][QUOTE]["free"])
         if free > 0:
-            self._act(lambda: self._deposit(free, withdraw=True))
-            self.settle()
+            self._deposit(free, withdraw=True)
+        self.sandbox.fault("insufficient_balance", self.account)
         self.move(to)
         if free > 0:
-            self._act(lambda: self._deposit(free))
+            self._deposit(free)
+        self._act(self.sandbox.heal)
         self.settle()
 
     def partial_fill(self, side: str = "BUY") -> None:
-        """The order nearest to the market fills to a third, later to two thirds; the price stands still."""
+        """The price moves to the nearest order and stays there: a third of it fills, later another third."""
         self.settle()
         orders = [item for item in self.sandbox.orders(self.account) if item["side"] == side]
         if not orders:
@@ -145,8 +147,7 @@ class ScriptedMarket:
         best = max(orders, key=lambda item: D(item["price"]) * (1 if side == "BUY" else -1))
         part = D(best["quantity"]) / 3 // LOT * LOT
         for _ in range(2):
-            self._act(lambda: self.sandbox.control.request(
-                "POST", "/fill", {"order_id": best["order_id"], "quantity": f"{part:f}"}))
+            self._act(lambda: self.sandbox.set_price(best["price"], volume=f"{part:f}"))
             self.settle()
 
     def _act(self, action: Callable[[], Any]) -> None:
