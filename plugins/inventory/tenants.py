@@ -18,8 +18,9 @@ description:
     C(ring_<ring>), nodes in C(nodes). Characters other than letters, digits and underscores become underscores.
   - A tenant has the variables C(hummingfleet_tenant), C(hummingfleet_node) and C(hummingfleet_revision); its document
     stays in the registry until something needs it. All hosts have C(hummingfleet_fleet_path),
-    C(hummingfleet_base_dir), C(hummingfleet_images), C(hummingfleet_address_pool) and
-    C(hummingfleet_sandbox_container).
+    C(hummingfleet_base_dir), C(hummingfleet_images), C(hummingfleet_address_pool), C(hummingfleet_sandbox_container),
+    C(hummingfleet_broker_enabled), C(hummingfleet_broker_container) and C(hummingfleet_broker_port); a node has
+    C(hummingfleet_broker_address), which is empty where the fleet file gives no address.
   - Values of the fleet file are taken as they are, without templating.
   - A registry that does not exist yet gives the nodes and no tenant. One that cannot be read is an error.
 options:
@@ -77,14 +78,27 @@ options:
     description: Name of the sandbox exchange's container on nodes; two installations that share a machine need two.
     type: str
     default: hf-sandbox
+  broker_enabled:
+    description: Whether nodes have an MQTT broker, which bots that trade on signals need.
+    type: bool
+    default: true
+  broker_container:
+    description: Name of the broker's container on nodes; two installations that share a machine need two.
+    type: str
+    default: hummingfleet-broker
+  broker_port:
+    description: The port of nodes at which the control node reaches their broker; two installations need two.
+    type: int
+    default: 8883
   webhook:
     description: Settings of the web service and its worker; not read by this plugin.
     type: dict
     default: {}
   nodes:
     description:
-      - Nodes by id. O(nodes) maps an id to C(memory_mib) (what tenants may reserve there), C(labels) and Ansible's
-        connection variables.
+      - Nodes by id. O(nodes) maps an id to C(memory_mib) (what tenants may reserve there), C(labels), C(broker_address)
+        (where the control node reaches the node's broker, by default the node's address) and Ansible's connection
+        variables.
     type: dict
     required: true
 """
@@ -140,9 +154,13 @@ class InventoryModule(BaseInventoryPlugin):
         self.inventory.set_variable("all", "hummingfleet_images", fleet.images)
         self.inventory.set_variable("all", "hummingfleet_address_pool", str(fleet.address_pool))
         self.inventory.set_variable("all", "hummingfleet_sandbox_container", fleet.sandbox_container)
+        self.inventory.set_variable("all", "hummingfleet_broker_enabled", fleet.broker_enabled)
+        self.inventory.set_variable("all", "hummingfleet_broker_container", fleet.broker_container)
+        self.inventory.set_variable("all", "hummingfleet_broker_port", fleet.broker_port)
         for node in fleet.nodes.values():
             self.inventory.add_group(f"node_{node.id}")
             self.inventory.add_host(node.id, group="nodes")
+            self.inventory.set_variable(node.id, "hummingfleet_broker_address", node.broker_address or "")
             for name, value in node.variables.items():
                 self.inventory.set_variable(node.id, name, value)
 

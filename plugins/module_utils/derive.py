@@ -30,12 +30,14 @@ class DeriveError(HummingfleetError):
     """A password cannot be derived from what was given."""
 
 
-def derive_password(keyring: KeyRing, *, tenant: str, salt: str, purpose: str, version: int) -> str:
-    """The password of one tenant for one purpose: 43 urlsafe characters that carry 256 bits.
+def derive_password(
+    keyring: KeyRing, *, tenant: str, salt: str, purpose: str, version: int, bot: str | None = None
+) -> str:
+    """The password of one tenant, or of one of its bots, for one purpose: 43 urlsafe characters that carry 256 bits.
 
     `tenant`, `salt` and `version` come from the tenant's document (`secret_versions[purpose]`, counted from 1).
-    HKDF-SHA256 over the master key, with the salt's UTF-8 bytes as salt and `tenant|purpose|version` as info.
-    Raises DeriveError when one of them is not what a document can hold.
+    HKDF-SHA256 over the master key, with the salt's UTF-8 bytes as salt and `tenant|purpose|version` (and `|bot`) as
+    info. Raises DeriveError when one of them is not what a document can hold.
     """
     if not isinstance(tenant, str) or not 2 <= len(tenant) <= 32 or not _ID.match(tenant):
         raise DeriveError("Cannot derive a password: the tenant id is not valid (2 to 32 of a-z, 0-9, '-').")
@@ -48,12 +50,15 @@ def derive_password(keyring: KeyRing, *, tenant: str, salt: str, purpose: str, v
         raise DeriveError(f"Tenant {tenant}: there is no password for this purpose; known are {', '.join(PURPOSES)}.")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise DeriveError(f"Tenant {tenant}: `secret_versions.{purpose}` must be a whole number from 1 upwards.")
-    key = keyring.derive(salt=salt.encode(), info=f"{tenant}|{purpose}|{version}".encode())
+    if bot is not None and not _ID.match(bot):
+        raise DeriveError(f"Tenant {tenant}: cannot derive a password for a bot whose id is not valid.")
+    info = f"{tenant}|{purpose}|{version}" + ("" if bot is None else f"|{bot}")
+    key = keyring.derive(salt=salt.encode(), info=info.encode())
     return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
-def document_password(keyring: KeyRing, document: Mapping[str, Any], purpose: str) -> str:
-    """The password for `purpose` of the tenant whose stored (plain) document is given.
+def document_password(keyring: KeyRing, document: Mapping[str, Any], purpose: str, bot: str | None = None) -> str:
+    """The password for `purpose` of the tenant whose stored (plain) document is given, or of one of its bots.
 
     A purpose that `secret_versions` does not name is at version 1.
     """
@@ -64,6 +69,7 @@ def document_password(keyring: KeyRing, document: Mapping[str, Any], purpose: st
         salt=document.get("salt") or "",
         purpose=purpose,
         version=versions.get(purpose, 1),
+        bot=bot,
     )
 
 

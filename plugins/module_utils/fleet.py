@@ -68,12 +68,17 @@ class FleetError(HummingfleetError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine that runs tenants. ``memory_mib`` is what tenants may reserve on it, ``variables`` are Ansible's."""
+    """A machine that runs tenants. ``memory_mib`` is what tenants may reserve on it, ``variables`` are Ansible's.
+
+    ``broker_address`` is the IPv4 address at which the control node reaches the node's MQTT broker, None where the fleet
+    file gives neither it nor an address as ``ansible_host``.
+    """
 
     id: str
     memory_mib: int
     labels: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
+    broker_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ class Fleet:
     ``root`` is the folder that relative paths of the file start from: the nearest one above the file that has an
     ``ansible.cfg``, else the file's own. ``registry`` is a database URL and may hold a password, so it is not in the
     representation. ``base_dir`` is a folder on nodes. ``uid_pool`` holds the first and the last user id for tenants.
-    ``sandbox_container`` is the sandbox exchange that this installation's tenants trade on.
+    ``sandbox_container`` is the sandbox exchange that this installation's tenants trade on, ``broker_container`` the MQTT
+    broker that their bots take signals from, if nodes have one (``broker_enabled``); ``broker_port`` is its TLS port.
     """
 
     path: Path
@@ -127,6 +133,9 @@ class Fleet:
     uid_pool: tuple[int, int]
     kdf_iterations: int
     sandbox_container: str
+    broker_enabled: bool
+    broker_container: str
+    broker_port: int
     nodes: Mapping[str, Node]
     webhook: WebhookSettings
 
@@ -201,6 +210,9 @@ class _Reader:
         "uid_pool",
         "kdf_iterations",
         "sandbox_container",
+        "broker_enabled",
+        "broker_container",
+        "broker_port",
         "nodes",
         "webhook",
     )
@@ -248,6 +260,9 @@ class _Reader:
         uids = self.uid_pool(data.get("uid_pool", [200000, 299999]))
         iterations = self.number("/kdf_iterations", data.get("kdf_iterations", 1), 1, 10_000_000)
         sandbox = self.container("/sandbox_container", data.get("sandbox_container", "hf-sandbox"))
+        broker_enabled = self.boolean("/broker_enabled", data.get("broker_enabled", True))
+        broker = self.container("/broker_container", data.get("broker_container", "hummingfleet-broker"))
+        broker_port = self.number("/broker_port", data.get("broker_port", 8883), 1, 65_535)
         nodes = self.nodes(data.get("nodes"))
         webhook = self.webhook(data.get("webhook", {}))
         if self.faults or pool is None:
@@ -264,6 +279,9 @@ class _Reader:
             uid_pool=uids,
             kdf_iterations=iterations,
             sandbox_container=sandbox,
+            broker_enabled=broker_enabled,
+            broker_container=broker,
+            broker_port=broker_port,
             nodes=nodes,
             webhook=webhook,
         )
@@ -278,6 +296,12 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.refuse(where, f"is {value!r}", f"a whole number from {low} to {high}", "number")
             return low
+        return value
+
+    def boolean(self, where: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            self.refuse(where, f"is {value!r}", "true or false", "boolean")
+            return False
         return value
 
     def container(self, where: str, value: object) -> str:
@@ -458,13 +482,13 @@ class _Reader:
             labels = {}
         variables: dict[str, Any] = {}
         for name, item in settings.items():
-            if name in ("memory_mib", "labels"):
+            if name in ("memory_mib", "labels", "broker_address"):
                 continue
             if name not in CONNECTION_VARIABLES:
                 self.refuse(
                     where + pointer(str(name)),
                     "is not a setting of a node",
-                    "memory_mib, labels, and Ansible's connection variables "
+                    "memory_mib, labels, broker_address, and Ansible's connection variables "
                     "(ansible_host, ansible_user, ansible_port, ansible_ssh_common_args ...); "
                     "others, and passwords in a vault, belong into group_vars or host_vars",
                     "node_variable",
@@ -473,7 +497,27 @@ class _Reader:
                 self.refuse(where + pointer(str(name)), f"is {item!r}", "a text, number or boolean", "node_variable")
             else:
                 variables[str(name)] = item
-        return Node(str(key), memory, dict(labels), variables)
+        address = self.broker_address(where + "/broker_address", settings, variables)
+        return Node(str(key), memory, dict(labels), variables, address)
+
+    def broker_address(self, where: str, settings: Mapping[Any, Any], variables: Mapping[str, Any]) -> str | None:
+        if "broker_address" in settings:
+            if not _is_address(settings["broker_address"]):
+                self.refuse(
+                    where, f"is {settings['broker_address']!r}", "an IPv4 address such as 192.0.2.11", "broker_address"
+                )
+            return str(settings["broker_address"])
+        if variables.get("ansible_connection") == "local":
+            return "127.0.0.1"
+        host = variables.get("ansible_host")
+        return str(host) if _is_address(host) else None
+
+
+def _is_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and not ipaddress.IPv4Address(value).is_unspecified
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

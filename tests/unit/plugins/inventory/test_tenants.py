@@ -156,7 +156,12 @@ def test_a_node_has_its_connection_variables_and_the_fleets_settings(parsed: dic
         "hummingfleet_images": "build",
         "hummingfleet_address_pool": "10.91.0.0/16",
         "hummingfleet_sandbox_container": "hf-sandbox",
+        "hummingfleet_broker_enabled": True,
+        "hummingfleet_broker_container": "hummingfleet-broker",
+        "hummingfleet_broker_port": 8883,
     }
+    addresses = [parsed["hosts"][name]["hummingfleet_broker_address"] for name in ("edge_1", "edge_2")]
+    assert addresses == ["192.0.2.11", ""], "a name is no address to listen at"
 
 
 def test_a_value_of_the_fleet_file_is_not_a_template(parsed: dict[str, Any]) -> None:

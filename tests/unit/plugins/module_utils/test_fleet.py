@@ -79,6 +79,22 @@ def test_a_node_has_memory_labels_and_connection_variables() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"ansible_connection": "local"}, "127.0.0.1"),
+        ({"ansible_host": "192.0.2.1"}, "192.0.2.1"),
+        ({"ansible_host": "edge.example.com"}, None),
+        ({}, None),
+        ({"ansible_host": "edge.example.com", "broker_address": "192.0.2.9"}, "192.0.2.9"),
+        ({"ansible_connection": "local", "broker_address": "192.0.2.9"}, "192.0.2.9"),
+    ],
+)
+def test_a_nodes_broker_is_at_the_nodes_own_address(settings: dict[str, object], expected: str | None) -> None:
+    fleet = parse_fleet(MINIMUM | {"nodes": {"edge_1": {"memory_mib": 1, **settings}}}, Path("/f/x"))
+    assert fleet.nodes["edge_1"].broker_address == expected
+
+
+@pytest.mark.parametrize(
     ("value", "expected"),
     [
         ("var/a.db", "sqlite:////fleets/var/a.db"),
@@ -150,6 +166,11 @@ def test_any_other_network_is_refused(value: object) -> None:
         ({"kdf_iterations": 0}, "/kdf_iterations: is 0"),
         ({"sandbox_container": "-rm"}, "/sandbox_container: is '-rm'"),
         ({"sandbox_container": "{{ x }}"}, "/sandbox_container: is '{{ x }}'"),
+        ({"broker_container": "a b"}, "/broker_container: is 'a b'"),
+        ({"broker_enabled": "yes"}, "/broker_enabled: is 'yes'; allowed: true or false"),
+        ({"broker_port": 0}, "/broker_port: is 0"),
+        ({"nodes": {"local": {"memory_mib": 1, "broker_address": "edge.example.com"}}}, "/nodes/local/broker_address"),
+        ({"nodes": {"local": {"memory_mib": 1, "broker_address": "0.0.0.0"}}}, "/nodes/local/broker_address"),
         ({"kdf_iterations": True}, "/kdf_iterations: is True"),
         ({"catalogue": "{{ x }}"}, "/catalogue"),
         ({"keyring": {}}, "/keyring"),
