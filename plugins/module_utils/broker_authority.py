@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, Hummingfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the control node makes for its brokers: a certificate authority, nodes' certificates, the signals user's password.
+"""What the control node makes for its brokers: an authority, nodes' certificates, the signals user's password.
 
-The folder holds ``ca.key``, its owner's only; ``ca.pem``; and ``signals_password``, its owner's only, or its group's too
-where the folder has the setgid bit: there web service and worker are two users of one group.
+The folder holds ``ca.key``, its owner's only; ``ca.pem``; and ``signals_password``, its owner's only, or its group's
+too where the folder has the setgid bit: there web service and worker are two users of one group.
 """
 
 from __future__ import annotations

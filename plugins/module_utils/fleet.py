@@ -70,8 +70,8 @@ class FleetError(HummingfleetError):
 class Node:
     """A machine that runs tenants. ``memory_mib`` is what tenants may reserve on it, ``variables`` are Ansible's.
 
-    ``broker_address`` is the IPv4 address at which the control node reaches the node's MQTT broker, None where the fleet
-    file gives neither it nor an address as ``ansible_host``.
+    ``broker_address`` is the IPv4 address at which the control node reaches the node's MQTT broker, None where the
+    fleet file gives neither it nor an address as ``ansible_host``.
     """
 
     id: str
@@ -118,8 +118,9 @@ class Fleet:
     ``root`` is the folder that relative paths of the file start from: the nearest one above the file that has an
     ``ansible.cfg``, else the file's own. ``registry`` is a database URL and may hold a password, so it is not in the
     representation. ``base_dir`` is a folder on nodes. ``uid_pool`` holds the first and the last user id for tenants.
-    ``sandbox_container`` is the sandbox exchange that this installation's tenants trade on, ``broker_container`` the MQTT
-    broker that their bots take signals from, if nodes have one (``broker_enabled``); ``broker_port`` is its TLS port.
+    ``sandbox_container`` is the sandbox exchange that this installation's tenants trade on, ``broker_container`` the
+    MQTT broker that their bots take signals from, if nodes have one (``broker_enabled``), and ``broker_port`` its TLS
+    port.
     """
 
     path: Path
