@@ -76,6 +76,45 @@ def market_making_bot(**overrides: Any) -> dict[str, Any]:
     return data | overrides
 
 
+def dca_bot(**overrides: Any) -> dict[str, Any]:
+    """A bot that buys a ladder of three levels and sells it with one take profit."""
+    data: dict[str, Any] = {
+        "id": "d1",
+        "name": "Test ladder",
+        "exchange_connection_id": "ex1",
+        "strategy_template": "dca",
+        "trading_pair": "BTC-USDT",
+        "strategy_config": {
+            "mode": "ladder",
+            "spreads_pct": [0, 2, 5],
+            "amounts_quote": [100, 200, 400],
+            "take_profit_pct": 1.5,
+        },
+        "risk_config": {"max_position": 1000, "max_daily_loss": 200},
+    }
+    return data | overrides
+
+
+def dca_interval_bot(**overrides: Any) -> dict[str, Any]:
+    """A bot that buys once a day."""
+    config = {"mode": "interval", "order_amount": 50, "interval_s": 86400}
+    return dca_bot(id="d2", name="Test saver", strategy_config=config) | overrides
+
+
+def signal_bot(**overrides: Any) -> dict[str, Any]:
+    """A bot that trades on signals."""
+    data: dict[str, Any] = {
+        "id": "s1",
+        "name": "Test signal bot",
+        "exchange_connection_id": "ex1",
+        "strategy_template": "signal_webhook",
+        "trading_pair": "BTC-USDT",
+        "strategy_config": {"order_amount": 100},
+        "risk_config": {"max_position": 1000, "max_daily_loss": 200},
+    }
+    return data | overrides
+
+
 def document(**overrides: Any) -> dict[str, Any]:
     """A tenant without bots; ``overrides`` replace top-level fields."""
     tenant = overrides.get("tenant", "acme")
@@ -99,6 +138,21 @@ def grid_document(**overrides: Any) -> dict[str, Any]:
 def market_making_document(**overrides: Any) -> dict[str, Any]:
     """A tenant with one market making bot."""
     return document(**({"bots": [market_making_bot()]} | overrides))
+
+
+def dca_document(**overrides: Any) -> dict[str, Any]:
+    """A tenant with one averaging bot (a ladder)."""
+    return document(**({"bots": [dca_bot()]} | overrides))
+
+
+def dca_interval_document(**overrides: Any) -> dict[str, Any]:
+    """A tenant with one bot that buys at intervals."""
+    return document(**({"bots": [dca_interval_bot()]} | overrides))
+
+
+def signal_document(**overrides: Any) -> dict[str, Any]:
+    """A tenant with one signal bot."""
+    return document(**({"bots": [signal_bot()]} | overrides))
 
 
 def stored_document(**overrides: Any) -> dict[str, Any]:

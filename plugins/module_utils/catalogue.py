@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.fields import number, parse_fields
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk import CEILINGS
+from ansible_collections.hummingfleet.core.plugins.module_utils.rules import Findings
 
 if TYPE_CHECKING:
     from ansible_collections.hummingfleet.core.plugins.module_utils.document import TenantDocument
 
 ImageMode = Literal["registry", "build"]
+_TENANT_LOSS: Final = "tenant_max_daily_loss_usd"
 
 
 class CatalogueError(HummingfleetError):
@@ -76,7 +80,11 @@ class Connector:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a subscription allows; memory in MiB, CPUs in cores, money in US dollars."""
+    """What a subscription allows; memory in MiB, CPUs in cores.
+
+    ``ceilings`` are the highest risk limits by quote asset and limit; ``USD`` stands for every asset pegged to it.
+    ``tenant_max_daily_loss_usd`` is the ceiling, and the default, of what a tenant's bots may lose together in a day.
+    """
 
     name: str
     bots: int
@@ -90,8 +98,9 @@ class Plan:
     strategies: tuple[str, ...]
     exchanges: tuple[str, ...]
     gateway: bool
-    max_position_usd: Decimal
+    ceilings: Mapping[str, Mapping[str, Decimal]]
     node_labels: Mapping[str, str] = field(default_factory=dict)
+    tenant_max_daily_loss_usd: Decimal | None = None
 
     def allows_strategy(self, template: str) -> bool:
         """Whether bots of this plan may use the strategy template."""
@@ -289,9 +298,18 @@ def _plan(name: str, entry: Mapping[str, Any], connectors: Mapping[str, Connecto
         strategies=tuple(entry["strategies"]),
         exchanges=exchanges,
         gateway=bool(entry["gateway"]),
-        max_position_usd=_positive(entry, "max_position_usd"),
+        ceilings={str(quote): _ceilings(name, str(quote), limits) for quote, limits in entry["ceilings"].items()},
         node_labels=dict(entry.get("node_labels") or {}),
+        tenant_max_daily_loss_usd=_positive(entry, _TENANT_LOSS) if _TENANT_LOSS in entry else None,
     )
+
+
+def _ceilings(plan: str, quote: str, limits: Mapping[str, Any]) -> Mapping[str, Decimal]:
+    findings = Findings()
+    parsed = parse_fields(CEILINGS, limits, f"{plan}/ceilings/{quote}", findings)
+    for fault in findings.faults:
+        raise ValueError(f"{fault.pointer}: {fault.problem}; allowed: {fault.allowed}")
+    return {limit: number(parsed, limit) for limit in parsed} if parsed else {}
 
 
 def _release(name: str, entry: Mapping[str, Any]) -> Release:

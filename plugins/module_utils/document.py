@@ -24,6 +24,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import
     Connector,
     ConnectorField,
     Exchange,
+    PairRules,
     Plan,
 )
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import FaultsError
@@ -35,7 +36,10 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.fields import (
     plain_value,
     schema_of,
 )
-from ansible_collections.hummingfleet.core.plugins.module_utils.risk import CONTROLLER_LIMITS
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk import (
+    CONTROLLER_LIMITS,
+    effective_limits,
+)
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import MAX_FAULTS, Findings, one_of, shown
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import BotContext, Judgement, Strategy
@@ -393,13 +397,16 @@ def bot_context(document: TenantDocument, bot: Bot, catalogue: Catalogue) -> Bot
     connector = document.connection(bot.exchange_connection_id).exchange
     sharing = {c.id for c in document.exchange_connections if c.exchange == connector}
     exchange = catalogue.exchanges.get(connector)
+    limits = bot.risk_config
+    if TEMPLATES[bot.strategy_template].kind == "v2":
+        limits = effective_limits(limits, catalogue.plans.get(document.plan), _quote(bot.trading_pair) or "")
     return BotContext(
         tenant=document.tenant,
         bot=bot.id,
         connector=connector,
         trading_pair=bot.trading_pair,
         config=bot.strategy_config,
-        limits=bot.risk_config,
+        limits=limits,
         rate_oracle=exchange.rate_oracle if exchange else "binance",
         rate_limit_bots=sum(other.exchange_connection_id in sharing for other in document.bots),
     )
@@ -532,18 +539,22 @@ def _parse_configs(bot: Mapping[str, Any], where: str, findings: Findings) -> _C
     if isinstance(limits, Mapping):
         here, before = f"{where}/risk_config", len(findings.faults)
         if strategy.kind == "v1":
-            for name in [name for name in limits if name in CONTROLLER_LIMITS]:
-                findings.add(
-                    "pmm.risk",
-                    f"{here}/{name}",
-                    f"the engine cannot enforce it for {strategy.name}",
-                    one_of(strategy.limits),
-                )
-            limits = {name: value for name, value in limits.items() if name not in CONTROLLER_LIMITS}
+            for name in [name for name in limits if name in _CONTROLLER_NAMES]:
+                problem = f"{strategy.name} runs on the engine's own code, which knows no such limit"
+                findings.add("pmm.risk", f"{here}/{name}", problem, one_of(strategy.limits))
+            limits = {name: value for name, value in limits.items() if name not in _CONTROLLER_NAMES}
         parsed_limits = parse_fields(strategy.limits, limits, here, findings)
         if len(findings.faults) != before:
             parsed_limits = None
     return parsed_config, parsed_limits
+
+
+_CONTROLLER_NAMES: Final = {name for field in CONTROLLER_LIMITS.values() for name in field.names}
+
+
+def _quote(pair: object) -> str | None:
+    """The quote asset of a trading pair, or None where it is none."""
+    return pair.partition("-")[2] if isinstance(pair, str) and _PAIR.fullmatch(pair) else None
 
 
 def _template(bot: Mapping[str, Any]) -> Strategy | None:
@@ -765,16 +776,20 @@ class _Judge:
         strategy = self._judge_template(data.get("strategy_template"), f"{where}/strategy_template", plan)
         connector = self._judge_bot_connection(data, where, connections, strategy)
         exchange = self.catalogue.exchanges.get(connector.name) if connector is not None else None
+        pair, limits_data = data.get("trading_pair"), data.get("risk_config")
+        quote = _quote(pair)
         rules = None
-        pair = data.get("trading_pair")
-        if connector is not None and isinstance(pair, str) and _PAIR.fullmatch(pair):
-            rules = self._find_rules(pair, connector, exchange, f"{where}/trading_pair")
+        if quote is not None and exchange is not None:
+            rules = self._find_rules(str(pair), exchange, f"{where}/trading_pair")
+            quote = rules.quote if rules is not None else None
         config, limits = _parse_configs(data, where, self.findings)
         if strategy is not None:
             strategy.check(
                 Judgement(
                     config=config,
                     limits=limits,
+                    given_limits=limits_data if isinstance(limits_data, Mapping) else {},
+                    quote=quote,
                     rules=rules,
                     exchange=exchange,
                     plan=plan,
@@ -815,15 +830,10 @@ class _Judge:
             return None
         return connector
 
-    def _find_rules(self, pair: str, connector: Connector, exchange: Exchange | None, where: str) -> Any:
-        if exchange is None:
-            problem = f"the catalogue has no trading rules for {connector.name}"
-            self.add("pair.rules", where, problem, f"pairs of {one_of(self.catalogue.exchanges)}")
-        elif pair not in exchange.pairs:
+    def _find_rules(self, pair: str, exchange: Exchange, where: str) -> PairRules | None:
+        if pair not in exchange.pairs:
             self.add("pair.unknown", where, f"{exchange.name} has no pair {pair}", one_of(exchange.pairs, pair))
-        else:
-            return exchange.pairs[pair]
-        return None
+        return exchange.pairs.get(pair)
 
 
 def _setting_fits(field: ConnectorField, value: object) -> bool:

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import Strategy
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.dca import Dca
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.grid import Grid
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.pure_market_making import PureMarketMaking
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.signal_webhook import SignalWebhook
 
-TEMPLATES: Final[Mapping[str, Strategy]] = {strategy.name: strategy for strategy in (Grid(), PureMarketMaking())}
+TEMPLATES: Final[Mapping[str, Strategy]] = {
+    strategy.name: strategy for strategy in (Grid(), Dca(), SignalWebhook(), PureMarketMaking())
+}
 """Every strategy template a document may name."""

@@ -13,7 +13,8 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Any, ClassVar, Literal
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Exchange, PairRules, Plan
-from ansible_collections.hummingfleet.core.plugins.module_utils.fields import Field, Value, plain_number
+from ansible_collections.hummingfleet.core.plugins.module_utils.fields import Field, Value, number, plain_number
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk import CONTROLLER_LIMITS, effective_limits
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import Findings
 
 
@@ -21,8 +22,8 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.rules import Fin
 class BotContext:
     """Everything an engine file of one bot depends on.
 
-    ``config`` and ``limits`` are the parsed ``strategy_config`` and ``risk_config``; ``rate_limit_bots`` counts the
-    tenant's bots that share one exchange from one address, this one included.
+    ``config`` is the parsed ``strategy_config``, ``limits`` are those that hold, the plan's ceilings included;
+    ``rate_limit_bots`` counts the tenant's bots that share one exchange from one address, this one included.
     """
 
     tenant: str
@@ -40,12 +41,15 @@ class BotContext:
 class Judgement:
     """A parsed configuration on its way through the semantic checks.
 
-    ``config`` or ``limits`` is None when its own fields are at fault, ``rules``/``exchange``/``plan`` when the document
-    names none that is known; checks that need them are then left out. The pointers say where faults are noted.
+    ``config`` or ``limits`` is None when its own fields are at fault, ``quote``/``rules``/``exchange``/``plan`` when
+    the document names none that is known; checks that need them are then left out. ``given_limits`` is the
+    ``risk_config`` as it was sent. The pointers say where faults are noted.
     """
 
     config: Mapping[str, Value] | None
     limits: Mapping[str, Value] | None
+    given_limits: Mapping[str, Any]
+    quote: str | None
     rules: PairRules | None
     exchange: Exchange | None
     plan: Plan | None
@@ -54,9 +58,23 @@ class Judgement:
     pair_where: str
     findings: Findings
 
+    def limit(self, name: str) -> Decimal | None:
+        """The limit of CONTROLLER_LIMITS that holds for the bot, or None where there is none or it is not known."""
+        if self.limits is None or self.quote is None:
+            return None
+        effective = effective_limits(self.limits, self.plan, self.quote)
+        return number(effective, name) if name in effective else None
+
+    def limit_name(self, name: str) -> str:
+        """What the sender calls the limit."""
+        return CONTROLLER_LIMITS[name].name_in(self.given_limits)
+
 
 class Strategy(ABC):
-    """A strategy template: its fields, its checks and the engine files it turns into."""
+    """A strategy template: its fields, its checks and the engine files it turns into.
+
+    A template with ``needs_broker`` gets orders from outside, by the node's message broker.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -64,6 +82,7 @@ class Strategy(ABC):
     kind: ClassVar[Literal["v1", "v2"]]
     fields: ClassVar[Mapping[str, Field]]
     limits: ClassVar[Mapping[str, Field]]
+    needs_broker: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, judgement: Judgement) -> None:
@@ -76,8 +95,7 @@ class Strategy(ABC):
 
 def kill_switch_pct(limits: Mapping[str, Value]) -> Decimal | None:
     """The engine's own kill switch, in percent of loss, where the strategy uses it."""
-    value = limits.get("kill_switch_pct")
-    return None if value is None else Decimal(value)
+    return number(limits, "kill_switch_pct") if "kill_switch_pct" in limits else None
 
 
 def engine_client_config(context: BotContext) -> str:

@@ -8,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import PairRules
-from ansible_collections.hummingfleet.core.plugins.module_utils.fields import Field, Value, declare, plain_number
-from ansible_collections.hummingfleet.core.plugins.module_utils.risk import CONTROLLER_LIMITS, check_controller_limits
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import (
-    BotContext,
-    Judgement,
-    Strategy,
-    dump_yaml,
-    floor_to,
+from ansible_collections.hummingfleet.core.plugins.module_utils.fields import (
+    Field,
+    Value,
+    declare,
+    number,
+    plain_number,
+)
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import Judgement, floor_to
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.controller import (
+    ControllerStrategy,
+    check_count,
+    check_order,
+    check_position,
+    check_trailing,
 )
 
 _D = Decimal
@@ -37,10 +43,10 @@ class GridConfig:
     def of(cls, config: Mapping[str, Value]) -> GridConfig:
         """The typed configuration of parsed fields."""
         return cls(
-            lower_bound=Decimal(config["lower_bound"]),
-            upper_bound=Decimal(config["upper_bound"]),
-            grid_count=int(config["grid_count"]),
-            order_amount=Decimal(config["order_amount"]),
+            lower_bound=number(config, "lower_bound"),
+            upper_bound=number(config, "upper_bound"),
+            grid_count=int(number(config, "grid_count")),
+            order_amount=number(config, "order_amount"),
         )
 
     @property
@@ -73,16 +79,19 @@ def levels(config: GridConfig, rules: PairRules) -> list[Level]:
     return [Level(i, lines[i], lines[i + 1], floor_to(config.order_amount / lines[i], rules.lot)) for i in range(count)]
 
 
-class Grid(Strategy):
-    """Runs on a controller of our own over the engine's executors."""
+class Grid(ControllerStrategy):
+    """A grid with a fixed number of levels."""
 
     name: ClassVar[str] = "grid"
     title: ClassVar[str] = "Grid"
     text: ClassVar[str] = (
         "Exactly `grid_count` buy orders between `lower_bound` and `upper_bound`; what a level buys it sells one step "
-        "higher, the topmost at `upper_bound`. The step is `(upper_bound - lower_bound) / grid_count`. Spot only."
+        "higher, the topmost at `upper_bound`. The step is `(upper_bound - lower_bound) / grid_count`. Spot only.\n\n"
+        "`take_profit_pct`, `stop_price` and the trailing stop end the grid: everything is sold at market and the bot "
+        "stands halted (`GRID_TAKE_PROFIT`, `GRID_STOP_PRICE`, `GRID_TRAILING_STOP`) until it is resumed; then it "
+        "begins anew, and profit counts from that moment. Its capital is `grid_count × order_amount`."
     )
-    kind: ClassVar[Literal["v1", "v2"]] = "v2"
+    controller: ClassVar[str] = "hummingfleet_grid"
     fields: ClassVar[Mapping[str, Field]] = declare(
         Field(
             name="lower_bound",
@@ -118,51 +127,104 @@ class Grid(Strategy):
             name="order_amount",
             type="decimal",
             unit="quote asset",
-            text="What each level spends. All levels together stay within max_position_usd.",
+            text="What each level spends. All levels together stay within max_position.",
             example=100,
             above=_D(0),
             maximum=_D(10_000_000),
             live=True,
         ),
+        Field(
+            name="take_profit_pct",
+            type="decimal",
+            unit="percent of the capital",
+            text="A profit of this much since the grid began, fees included, sells everything and ends the grid.",
+            example=5,
+            default=None,
+            above=_D(0),
+            maximum=_D(1000),
+            live=True,
+        ),
+        Field(
+            name="stop_price",
+            type="decimal",
+            unit="quote asset per base asset",
+            text="At this mid price or below everything is sold and the grid ends; below lower_bound.",
+            example=29000,
+            default=None,
+            above=_D(0),
+            maximum=_D(1_000_000_000),
+            live=True,
+        ),
+        Field(
+            name="activation_bounds_pct",
+            type="decimal",
+            unit="percent of the mid price",
+            text="Buy orders rest only where they are at most this far below the mid price; without it all do.",
+            example=10,
+            default=None,
+            above=_D(0),
+            maximum=_D(100),
+            live=True,
+        ),
+        Field(
+            name="trailing_activation_pct",
+            type="decimal",
+            unit="percent of the capital",
+            text="The trailing stop begins once the profit has reached this; with trailing_delta_pct or not at all.",
+            example=3,
+            default=None,
+            above=_D(0),
+            maximum=_D(1000),
+            live=True,
+        ),
+        Field(
+            name="trailing_delta_pct",
+            type="decimal",
+            unit="percentage points",
+            text="How far the profit may then fall below its highest value before everything is sold.",
+            example=1,
+            default=None,
+            above=_D(0),
+            maximum=_D(1000),
+            live=True,
+        ),
     )
-    limits: ClassVar[Mapping[str, Field]] = CONTROLLER_LIMITS
 
-    def check(self, judgement: Judgement) -> None:
-        """Notes what the fields alone cannot show to be wrong."""
-        if judgement.limits is not None:
-            check_controller_limits(
-                judgement.limits,
-                rules=judgement.rules,
-                plan=judgement.plan,
-                where=judgement.limits_where,
-                pair_where=judgement.pair_where,
-                findings=judgement.findings,
+    def capital(self, config: Mapping[str, Value], limits: Mapping[str, Value]) -> Decimal:
+        """What all levels together may spend."""
+        return GridConfig.of(config).capital
+
+    def check_config(self, config: Mapping[str, Value], judgement: Judgement) -> None:
+        """Notes what the fields of the parsed configuration alone cannot show to be wrong."""
+        grid = GridConfig.of(config)
+        limit = judgement.limit("max_position")
+        each = floor_to(limit / grid.grid_count, _D("0.01")) if limit is not None else _D(0)
+        check_position(
+            grid.capital,
+            "order_amount",
+            f"{grid.grid_count} levels of {plain_number(grid.order_amount)} are",
+            f"at most {plain_number(each)} (quote asset) with {grid.grid_count} levels",
+            judgement,
+        )
+        check_order(grid.order_amount, "order_amount", judgement)
+        check_count(grid.grid_count, "grid_count", judgement, all_rest="activation_bounds_pct" not in config)
+        check_trailing(config, judgement)
+        if "stop_price" in config and number(config, "stop_price") >= grid.lower_bound:
+            judgement.findings.add(
+                "grid.stop",
+                f"{judgement.config_where}/stop_price",
+                f"{plain_number(number(config, 'stop_price'))} is not below lower_bound",
+                f"a price below {plain_number(grid.lower_bound)} (quote asset)",
             )
-        if judgement.config is None:
-            return
-        config = GridConfig.of(judgement.config)
-        if judgement.limits is not None:
-            self._check_position(config, Decimal(judgement.limits["max_position_usd"]), judgement)
-        if config.lower_bound >= config.upper_bound:
+        if grid.lower_bound >= grid.upper_bound:
             judgement.findings.add(
                 "grid.bounds",
                 f"{judgement.config_where}/lower_bound",
-                f"{plain_number(config.lower_bound)} is not below upper_bound",
-                f"a price below {plain_number(config.upper_bound)} (quote asset)",
+                f"{plain_number(grid.lower_bound)} is not below upper_bound",
+                f"a price below {plain_number(grid.upper_bound)} (quote asset)",
             )
         elif judgement.rules is not None:
-            self._check_market(config, judgement.rules, judgement)
-
-    def _check_position(self, config: GridConfig, max_position: Decimal, judgement: Judgement) -> None:
-        if config.capital > max_position:
-            each = floor_to(max_position / config.grid_count, _D("0.01"))
-            judgement.findings.add(
-                "grid.position",
-                f"{judgement.config_where}/order_amount",
-                f"{config.grid_count} levels of {plain_number(config.order_amount)} are "
-                f"{plain_number(config.capital)}, above max_position_usd {plain_number(max_position)}",
-                f"at most {plain_number(each)} (quote asset) with {config.grid_count} levels",
-            )
+            self._check_market(grid, judgement.rules, judgement)
 
     def _check_market(self, config: GridConfig, rules: PairRules, judgement: Judgement) -> None:
         findings, where = judgement.findings, judgement.config_where
@@ -187,16 +249,8 @@ class Grid(Strategy):
                 f"at most {span // rules.tick} levels between these bounds",
             )
             return
-        exchange = judgement.exchange
-        if exchange is not None:
-            if config.grid_count > exchange.max_orders:
-                findings.add(
-                    "grid.orders",
-                    f"{where}/grid_count",
-                    f"{exchange.name} allows {exchange.max_orders} open orders of a pair",
-                    f"at most {exchange.max_orders}",
-                )
-            self._check_fees(config, span, exchange.fee_pct, judgement)
+        if judgement.exchange is not None:
+            self._check_fees(config, span, judgement.exchange.fee_pct, judgement)
         self._check_amounts(config, rules, judgement)
 
     def _check_fees(self, config: GridConfig, span: Decimal, fee_pct: Decimal, judgement: Judgement) -> None:
@@ -235,25 +289,3 @@ class Grid(Strategy):
                     f"at least {plain_number(least)} (quote asset) suffices for every level",
                 )
                 return
-
-    def engine_files(self, context: BotContext) -> dict[str, str]:
-        """``scripts/<bot>.yml`` and ``controllers/<bot>.yml``; only the latter changes while the bot runs."""
-        config = GridConfig.of(context.config)
-        file = f"{context.bot}.yml"
-        return {
-            f"scripts/{file}": dump_yaml({"script_file_name": "hummingfleet.py", "controllers_config": [file]}),
-            f"controllers/{file}": dump_yaml(
-                {
-                    "id": context.bot,
-                    "controller_name": "hummingfleet_grid",
-                    "controller_type": "generic",
-                    "connector_name": context.connector,
-                    "trading_pair": context.trading_pair,
-                    "total_amount_quote": config.capital,
-                    "lower_bound": config.lower_bound,
-                    "upper_bound": config.upper_bound,
-                    "grid_count": config.grid_count,
-                    "order_amount": config.order_amount,
-                }
-            ),
-        }

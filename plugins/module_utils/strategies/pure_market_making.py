@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
-from ansible_collections.hummingfleet.core.plugins.module_utils.fields import Field, Value, declare, plain_number
+from ansible_collections.hummingfleet.core.plugins.module_utils.fields import (
+    Field,
+    Value,
+    declare,
+    number,
+    plain_number,
+)
 from ansible_collections.hummingfleet.core.plugins.module_utils.risk import ENGINE_LIMITS
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import (
     BotContext,
@@ -267,7 +273,7 @@ class PureMarketMaking(Strategy):
         if judgement.config is None:
             return
         config, where, findings = judgement.config, judgement.config_where, judgement.findings
-        ceiling, floor = Decimal(config["price_ceiling"]), Decimal(config["price_floor"])
+        ceiling, floor = number(config, "price_ceiling"), number(config, "price_floor")
         for name, price in (("price_ceiling", ceiling), ("price_floor", floor)):
             if price <= 0 and price != _OFF:
                 findings.add(
@@ -280,8 +286,8 @@ class PureMarketMaking(Strategy):
                 f"{plain_number(floor)} is not below price_ceiling",
                 f"a price below {plain_number(ceiling)}, or no floor",
             )
-        nearest = min(Decimal(config["bid_spread"]), Decimal(config["ask_spread"]))
-        if Decimal(config["minimum_spread"]) >= nearest:
+        nearest = min(number(config, "bid_spread"), number(config, "ask_spread"))
+        if number(config, "minimum_spread") >= nearest:
             findings.add(
                 "pmm.minimum_spread",
                 f"{where}/minimum_spread",
@@ -292,8 +298,8 @@ class PureMarketMaking(Strategy):
 
     def _check_levels(self, config: Mapping[str, Value], judgement: Judgement, ceiling: Decimal) -> None:
         where, findings = judgement.config_where, judgement.findings
-        further = int(config["order_levels"]) - 1
-        outermost = Decimal(config["bid_spread"]) + further * Decimal(config["order_level_spread"])
+        further = int(number(config, "order_levels")) - 1
+        outermost = number(config, "bid_spread") + further * number(config, "order_level_spread")
         if outermost >= 100:
             findings.add(
                 "pmm.levels",
@@ -301,8 +307,8 @@ class PureMarketMaking(Strategy):
                 f"the outermost bid would be {plain_number(outermost)} percent below the reference price",
                 "levels that stay within 100 percent",
             )
-        first = Decimal(config["order_amount"])
-        smallest = min(first, first + further * Decimal(config["order_level_amount"]))
+        first = number(config, "order_amount")
+        smallest = min(first, first + further * number(config, "order_level_amount"))
         rules = judgement.rules
         least = rules.min_amount if rules is not None else _D(0)
         if smallest <= 0 or smallest < least:
