@@ -120,7 +120,7 @@ def desired_digest(document: Mapping[str, Any], renderer: Renderer) -> str:
     release, plan = renderer.release(document["release"]), renderer.plan(document["plan"])
     inputs = {
         "code": code_digest(),
-        "document": {key: value for key, value in document.items() if key != "placement"},
+        "document": {key: value for key, value in document.items() if key not in ("placement", "risk", "risk_halt")},
         "release": _release_inputs(release, renderer.images),
         "plan": asdict(plan),
         "exchanges": {
@@ -353,7 +353,7 @@ class _Builder:
             "agent_version": self.release.agent,
             "release": self.release.name,
             "resumes": bot.resumes,
-            "risk": json.loads(json.dumps(bot.risk_config, default=str)),
+            "risk": json.loads(json.dumps(context.limits, default=str)),
         }
         texts = {
             **strategy_files,
@@ -397,7 +397,9 @@ class _Builder:
         running = self.active and bot.state == "running"
         # A neighbour's arrival changes this bot's share of the rate limits; that takes effect at its next start.
         alone = engine_client_config(dataclasses.replace(context, rate_limit_bots=1))
-        extra = {"restarts": bot.restarts, "client": alone}
+        # The controller's file is followed by the running bot; what it cannot follow asks for a new container.
+        fixed = {name: str(value) for name, value in context.config.items() if not template.fields[name].live}
+        extra = {"restarts": bot.restarts, "client": alone, "fixed": fixed}
         self._add(f"bot_{bot.id}", service, running=running, inputs=inputs, extra=extra)
         live = strategy_files.get(live_path)
         self.bots.append(
