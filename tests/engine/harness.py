@@ -68,9 +68,10 @@ def wait_for(what: str, probe: Callable[[], T]) -> T:
 
 @dataclass
 class Sandbox:
-    """The sandbox exchange on an internal network of its own."""
+    """The sandbox exchange on an internal network of its own; ``pairs`` as its settings have them."""
 
     folder: Path
+    pairs: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {PAIR: PAIR_RULES})
     name: str = field(default_factory=lambda: f"hf-test-sandbox-{secrets.token_hex(4)}")
 
     @property
@@ -97,7 +98,7 @@ class Sandbox:
         settings = {
             "control_socket": "/run/sandbox/control.sock", "state_dir": "/var/lib/sandbox",
             "tls": {"certificate": "/etc/sandbox/tls/server.pem", "key": "/etc/sandbox/tls/server.key"},
-            "pairs": {PAIR: PAIR_RULES},
+            "pairs": self.pairs,
         }
         (self.folder / "config/sandbox.json").write_text(json.dumps(settings))
         (self.folder / "config/tls").mkdir(exist_ok=True)
