@@ -777,7 +777,7 @@ class _Judge:
         connector = self._judge_bot_connection(data, where, connections, strategy)
         exchange = self.catalogue.exchanges.get(connector.name) if connector is not None else None
         pair, limits_data = data.get("trading_pair"), data.get("risk_config")
-        quote = _quote(pair)
+        quote = _quote(pair) if connector is not None else None
         rules = None
         if quote is not None and exchange is not None:
             rules = self._find_rules(str(pair), exchange, f"{where}/trading_pair")

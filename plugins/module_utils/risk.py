@@ -177,6 +177,12 @@ def effective_limits(limits: Mapping[str, Value], plan: Plan | None, quote: str)
     return {name: result[name] for name in CONTROLLER_LIMITS if name in result}
 
 
+def merge_limits(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``stored`` limits with ``changes``, none of them parsed; a change replaces the limit under either of its names."""
+    replaced = {name for field in CONTROLLER_LIMITS.values() if {*field.names} & {*changes} for name in field.names}
+    return {**{name: value for name, value in stored.items() if name not in replaced}, **changes}
+
+
 def check_names(data: Mapping[str, Any], quote: str, where: str, findings: Findings) -> None:
     """Notes limits that are named in US dollars though ``quote`` is not pegged to it."""
     for field in CONTROLLER_LIMITS.values():

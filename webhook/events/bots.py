@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import Id
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk import merge_limits
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import one_of, shown
 from pydantic import Field
 
@@ -201,7 +202,8 @@ class BotUpdated(_BotEvent):
             fields["name"] = fields.pop("bot_name")
         other_template = fields.get("strategy_template", bot["strategy_template"]) != bot["strategy_template"]
         for config in _CONFIGS:
-            merged = {**({} if other_template else bot.get(config, {})), **fields.get(config, {})}
+            before, given = {} if other_template else bot.get(config, {}), fields.get(config, {})
+            merged = merge_limits(before, given) if config == "risk_config" else {**before, **given}
             fields[config] = {name: value for name, value in merged.items() if value is not None}
         return changes.update_bot(self.data.bot_id, **fields)(document)
 

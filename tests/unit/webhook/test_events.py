@@ -297,7 +297,7 @@ def test_a_smaller_plan_is_refused_while_more_is_in_use() -> None:
     assert {fault.pointer for fault in found} == {"/data/plan"}
     assert [(fault.rule, fault.problem) for fault in found] == [
         ("plan.bots", "bots: 4 are more than plan starter allows"),
-        ("plan.position", "bot b2, risk_config/max_position_usd: 20000 is above the ceiling of plan starter"),
+        ("plan.max_position", "bot b2, risk_config/max_position: 20000 is above the ceiling of plan starter"),
         ("plan.strategy", "bot mm1, strategy_template: plan starter does not include pure_market_making"),
     ]
 
@@ -418,13 +418,36 @@ def test_a_bot_without_an_acceptable_id_or_name_is_refused() -> None:
     }
 
 
-def test_limits_that_are_left_out_are_named_one_by_one() -> None:
-    bot = factories.grid_bot()
+def test_limits_that_are_left_out_are_those_of_the_plan() -> None:
+    bot = factories.grid_bot(id="b2")
     del bot["risk_config"]
-    assert rules(parse_faults(body("bot.created", bot=bot))) == {
-        "/data/bot/risk_config/max_daily_loss_usd": "missing",
-        "/data/bot/risk_config/max_drawdown_pct": "missing",
-    }
+    made = judged(event("bot.created", bot=bot), stored())["bots"][1]
+    assert made["risk_config"] == {"close_position_on_halt": False, "earliest_resume_s": 0}
+
+
+@pytest.mark.parametrize("name", ["max_position", "max_position_usd"])
+@pytest.mark.parametrize("before", ["max_position", "max_position_usd"])
+def test_a_limit_is_changed_and_removed_under_either_of_its_names(before: str, name: str) -> None:
+    document = stored(bots=[factories.grid_bot(risk_config={before: 9000, "max_daily_loss_usd": 500})])
+    for value, expected in ((5000, {"max_position": 5000}), (None, {})):
+        made = event("bot.updated", bot_id="b1", changes={"risk_config": {name: value}})
+        limits = judged(made, document)["bots"][0]["risk_config"]
+        assert limits.pop("max_daily_loss") == 500
+        assert limits == {**expected, "close_position_on_halt": False, "earliest_resume_s": 0}
+
+
+def test_a_wrong_limit_is_named_as_the_event_names_it() -> None:
+    made = event("bot.updated", bot_id="b1", changes={"risk_config": {"max_position_usd": 200000}})
+    document = stored(bots=[factories.grid_bot(risk_config={"max_position": 10000})])
+    assert rules(faults(judged, made, document)) == {"/data/changes/risk_config/max_position_usd": "plan.max_position"}
+
+
+def test_some_limits_are_not_judged_without_the_others() -> None:
+    """The event names the template and the pair, but not the position that makes its loss limit right."""
+    document = stored(bots=[factories.grid_bot(risk_config={"max_position": 50000})])
+    changes = {"strategy_template": "grid", "trading_pair": "BTC-USDT", "risk_config": {"max_daily_loss": 15000}}
+    result = judged(event("bot.updated", bot_id="b1", changes=changes), document)
+    assert result["bots"][0]["risk_config"]["max_daily_loss"] == 15000
 
 
 @pytest.mark.parametrize(
@@ -470,8 +493,9 @@ def test_configurations_are_merged_and_the_rest_is_replaced() -> None:
     }
     result = judged(event("bot.updated", bot_id="b1", changes=changes), document)
     before, after = document["bots"][0], result["bots"][0]
-    assert after == {**before, "name": "Wider", "strategy_config": {**before["strategy_config"], "upper_bound": 36000}}
-    assert after["risk_config"]["max_position_usd"] == 10000
+    limits = {name: value for name, value in before["risk_config"].items() if name != "max_position"}
+    config = {**before["strategy_config"], "upper_bound": 36000}
+    assert after == {**before, "name": "Wider", "strategy_config": config, "risk_config": limits}
 
 
 def test_a_field_that_has_no_default_cannot_be_removed() -> None:
@@ -524,7 +548,7 @@ def test_changes_that_cannot_be_are_refused_where_they_stand(changes: Any, expec
         ({"strategy_config": {"grid_count": True}}, {"/data/changes/strategy_config/grid_count": "type.number"}),
         ({"trading_pair": "ETH-XYZ"}, {"/data/changes/trading_pair": "pair.unknown"}),
         ({"exchange_connection_id": "ex9"}, {"/data/changes/exchange_connection_id": "bot.connection"}),
-        ({"risk_config": {"max_position_usd": 100}}, {"/data/changes": "grid.position"}),
+        ({"risk_config": {"max_position_usd": 100}}, {"/data/changes": "order.max_position"}),
     ],
 )
 def test_changes_that_do_not_fit_the_bot_are_refused_where_they_stand(changes: Any, expected: dict[str, str]) -> None:
