@@ -1,5 +1,7 @@
 """Where things are in the container, and what ``bot.json`` says."""
 
+import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ class Home:
     home_dir: Path = Path("/home/hummingbot")
     config_dir: Path = Path("/opt/hummingfleet/config")
     password_path: Path = Path("/run/secrets/keystore_password")
+    broker_password_path: Path = Path("/run/secrets/broker_password")
 
     @property
     def conf_dir(self) -> Path:
@@ -47,6 +50,28 @@ class Home:
 
 
 @dataclass(frozen=True)
+class BrokerAddress:
+    """Where the bot reaches its node's MQTT broker."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, data: object) -> "BrokerAddress | None":
+        """The address in bot.json's ``broker``; None where the bot has none. Raises ValueError."""
+        if data is None:
+            return None
+        if not isinstance(data, Mapping) or set(data) != {"host", "port"}:
+            raise ValueError("broker must be an object with host and port")
+        host, port = data["host"], data["port"]
+        if not isinstance(host, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", host):
+            raise ValueError("broker.host must be a host name or an address")
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+            raise ValueError("broker.port must be a port number")
+        return cls(host, port)
+
+
+@dataclass(frozen=True)
 class BotSettings:
     """``bot.json``."""
 
@@ -60,6 +85,7 @@ class BotSettings:
     connection: str
     risk: RiskLimits = field(default_factory=RiskLimits)
     resumes: int = 0
+    broker: BrokerAddress | None = None
 
     @property
     def base_asset(self) -> str:
@@ -102,15 +128,17 @@ class BotSettings:
         try:
             risk = RiskLimits.parse(data.get("risk") or {})
             resumes = int(data.get("resumes") or 0)
+            broker = BrokerAddress.parse(data.get("broker"))
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"bot.json: {error}") from None
-        return cls(**{name: data[name] for name in patterns}, risk=risk, resumes=resumes)
+        return cls(**{name: data[name] for name in patterns}, risk=risk, resumes=resumes, broker=broker)
 
 
-def populate_conf(home: Home) -> None:
+def populate_conf(home: Home, broker: BrokerAddress | None = None) -> None:
     """Copy the rendered configuration into the engine's conf folder: the engine rewrites files there as it likes.
 
-    Raises ConfigurationError where a file is missing, KeystoreError where the keystore is.
+    With ``broker`` the engine's MQTT bridge is turned on. Its password is put into the copy, which lives in memory and
+    is readable by nobody else. Raises ConfigurationError where a file is missing, KeystoreError where the keystore is.
     """
     source, conf = home.config_dir, home.conf_dir
     try:
@@ -122,7 +150,10 @@ def populate_conf(home: Home) -> None:
                 shutil.copyfile(file, conf / folder / file.name)
         if not (source / "conf_client.yml").is_file():
             raise ConfigurationError(f"{source / 'conf_client.yml'} is missing; converge the tenant again")
-        shutil.copyfile(source / "conf_client.yml", conf / "conf_client.yml")
+        client = (source / "conf_client.yml").read_text(encoding="utf-8")
+        if broker is not None:
+            client = _with_bridge(client, broker, _broker_password(home))
+        _write_private(conf / "conf_client.yml", client)
         if not (source / "password_verification").is_file():
             # The engine would make a new, empty keystore and trade with nothing.
             raise KeystoreError(f"{source / 'password_verification'} is missing; converge the tenant again")
@@ -140,3 +171,39 @@ def read_password(home: Home) -> str:
     if not password:
         raise KeystoreError(f"the keystore password {home.password_path} is empty")
     return password
+
+
+def _broker_password(home: Home) -> str:
+    try:
+        password = home.broker_password_path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the broker password {home.broker_password_path} cannot be read ({type(error).__name__}); "
+            "converge the tenant again") from None
+    if not password:
+        raise ConfigurationError(
+            f"the broker password {home.broker_password_path} is empty; converge the tenant again")
+    return password
+
+
+def _with_bridge(client: str, broker: BrokerAddress, password: str) -> str:
+    """conf_client.yml with its ``mqtt_bridge`` section replaced: connected, and with every function of its own off."""
+    instance = re.search(r'^instance_id: "?([a-z0-9.-]+)"?$', client, re.MULTILINE)
+    if instance is None:
+        raise ConfigurationError("conf_client.yml has no instance_id; converge the tenant again")
+    rest = re.sub(r"^mqtt_bridge:.*\n(?:[ \t]+.*\n)*", "", client, flags=re.MULTILINE)
+    section = {
+        "mqtt_host": broker.host, "mqtt_port": broker.port,
+        "mqtt_username": instance[1], "mqtt_password": password, "mqtt_namespace": "hbot",
+        "mqtt_ssl": False, "mqtt_autostart": True,
+        "mqtt_logger": False, "mqtt_notifier": False, "mqtt_commands": False, "mqtt_events": False,
+        "mqtt_external_events": False,
+    }
+    # JSON's scalars are YAML's.
+    return rest + "mqtt_bridge:\n" + "".join(f"  {name}: {json.dumps(value)}\n" for name, value in section.items())
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
