@@ -4,6 +4,7 @@ The only module that imports Hummingbot at large; everything else gets its objec
 """
 
 import asyncio
+import functools
 import logging
 import os
 import sys
@@ -56,6 +57,32 @@ def patch_order_ids(ids: OrderIdFactory, on_new: Callable[[str, str], None]) -> 
     for module in list(sys.modules.values()):
         if getattr(module, "get_new_client_order_id", None) is original:
             module.get_new_client_order_id = get_new_client_order_id  # type: ignore[attr-defined]
+
+
+def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None:
+    """Have ``admit`` look at every order of the connector at the moment it is sent.
+
+    ``admit(connector, client_id=, side=, amount=, price=, is_market=)`` raises where the order may not leave; the
+    engine then treats it like one that the exchange has refused. Raises ConfigurationError for a connector that is
+    built unlike the engine's others.
+    """
+    from hummingbot.client.config.config_helpers import get_connector_class
+    from hummingbot.core.data_type.common import OrderType
+
+    kind = get_connector_class(connector_name)
+    send = getattr(kind, "_place_order", None)
+    if send is None:
+        raise ConfigurationError(f"orders of connector {connector_name} cannot be judged before they are sent")
+
+    @functools.wraps(send)
+    async def place_order(self: Any, order_id: str, trading_pair: str, amount: Any, trade_type: Any, order_type: Any,
+                          price: Any, **more: Any) -> Any:
+        admit(self, client_id=order_id, side=trade_type.name, amount=amount, price=price,
+              is_market=order_type == OrderType.MARKET)
+        return await send(self, order_id=order_id, trading_pair=trading_pair, amount=amount, trade_type=trade_type,
+                          order_type=order_type, price=price, **more)
+
+    kind._place_order = place_order
 
 
 async def open_engine(home: Home, settings: BotSettings, password: str) -> Any:

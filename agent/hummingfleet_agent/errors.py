@@ -33,3 +33,7 @@ class KeystoreError(AgentError):
 
     exit_code = EXIT_KEYSTORE
     code = "KEYSTORE"
+
+
+class OrderRefusedError(Exception):
+    """An order was stopped before it was sent; the message begins with a stable code."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
-from .grid_plan import MarketRules, floor_to
 from .ledger import Executed, OrderEntry
+from .planning import MarketRules, floor_to
 
 ZERO = Decimal(0)
 DAY_MS = 24 * 3600 * 1000
@@ -262,6 +262,28 @@ def rules_of(connector: Any, trading_pair: str) -> MarketRules:
     rule = connector.trading_rules[trading_pair]
     return MarketRules(rule.min_price_increment, rule.min_base_amount_increment, rule.min_order_size,
                        rule.min_notional_size)
+
+
+def mid_price(connector: Any, trading_pair: str) -> Decimal | None:
+    """The present mid price; of a one-sided book its best price; None of an empty or unknown one."""
+    from hummingbot.core.data_type.common import PriceType
+
+    prices = [connector.get_price_by_type(trading_pair, kind) for kind in (PriceType.BestBid, PriceType.BestAsk)]
+    known = [price for price in prices if price is not None and price.is_finite() and price > 0]
+    return sum(known, ZERO) / len(known) if known else None
+
+
+def taker_price(connector: Any, trading_pair: str, amount: Decimal) -> Decimal | None:
+    """What a market order buying ``amount`` base would pay on average; None where the book has not that much."""
+    book = connector.order_books.get(trading_pair)
+    left, paid = amount, ZERO
+    for row in book.ask_entries() if book is not None else ():
+        part = min(left, Decimal(str(row.amount)))
+        left -= part
+        paid += part * Decimal(str(row.price))
+        if left <= 0:
+            return paid / amount
+    return None
 
 
 def sellable(amount: Decimal, rules: MarketRules, price: Decimal) -> Decimal:

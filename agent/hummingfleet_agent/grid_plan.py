@@ -7,27 +7,15 @@ lines stay exact); the amount is ``order_amount / buy price`` rounded down to th
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal, localcontext
+from decimal import Decimal, localcontext
+
+from .planning import Cell, Decision, MarketRules, RestingOrder, WantedOrder, floor_to, text
 
 ZERO = Decimal(0)
 
 
 class GridError(ValueError):
     """The settings do not make a grid on this market; the message names the level and the limit."""
-
-
-@dataclass(frozen=True)
-class MarketRules:
-    """What the exchange demands of an order: price in steps of ``tick`` (quote), amount in steps of ``lot`` (base)."""
-
-    tick: Decimal
-    lot: Decimal
-    min_amount: Decimal
-    min_notional: Decimal
-
-    def allows(self, price: Decimal, amount: Decimal) -> bool:
-        """Whether an order of this size would be accepted."""
-        return amount > 0 and amount >= self.min_amount and price * amount >= self.min_notional
 
 
 @dataclass(frozen=True)
@@ -60,59 +48,9 @@ class Level:
         return cell_key(self.buy_price, self.sell_price)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What one level (or a level of former settings) holds: ``held`` base, bought for ``cost`` quote."""
-
-    buy_price: Decimal
-    sell_price: Decimal
-    held: Decimal = ZERO
-    cost: Decimal = ZERO
-
-
-@dataclass(frozen=True)
-class RestingOrder:
-    """An order of a cell that is on its way or on the exchange. ``target``: the level's amount when it was made."""
-
-    side: str
-    price: Decimal
-    amount: Decimal
-    executed: Decimal
-    target: Decimal
-
-
-@dataclass(frozen=True)
-class WantedOrder:
-    """An order to be made."""
-
-    key: str
-    side: str
-    price: Decimal
-    amount: Decimal
-    target: Decimal
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do now: orders to make, most urgent first, and cells whose order is to be cancelled."""
-
-    create: tuple[WantedOrder, ...]
-    cancel: frozenset[str]
-
-
-def text(value: Decimal) -> str:
-    """A Decimal in plain digits, without trailing zeros."""
-    return f"{value.normalize():f}"
-
-
 def cell_key(buy_price: Decimal, sell_price: Decimal) -> str:
     """The identity of a level: its two prices."""
     return f"{text(buy_price)}:{text(sell_price)}"
-
-
-def floor_to(value: Decimal, step: Decimal) -> Decimal:
-    """``value`` rounded down to a multiple of ``step``."""
-    return (value / step).to_integral_value(ROUND_FLOOR) * step
 
 
 def plan_levels(settings: GridSettings, rules: MarketRules) -> tuple[Level, ...]:
@@ -253,5 +191,5 @@ def decide(
         slots_left -= needs_slot
         exposure += needs_position
         if resting is None and key not in busy:
-            create_buys.append(WantedOrder(key, "BUY", level.buy_price, amount, level.amount))
+            create_buys.append(WantedOrder(key, "BUY", level.buy_price, amount, level.amount, "maker"))
     return Decision(tuple(create_sells + create_buys), frozenset(cancel))

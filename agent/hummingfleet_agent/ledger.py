@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
-from .grid_plan import Cell, Level, RestingOrder, cell_key, text
+from .grid_plan import Level, cell_key
+from .planning import Cell, RestingOrder, text
 from .records import read_json, write_file
-from .risk import RiskState
+from .risk import Exposure, RiskState
 
 ZERO = Decimal(0)
 # Final orders are forgotten after this time; their sums live on in cells and totals.
@@ -55,12 +56,16 @@ class OrderEntry:
 
 @dataclass(frozen=True)
 class Halt:
-    """Why the bot may not trade until someone lifts it. ``resumes``: the counter's value when it happened."""
+    """Why the bot may not trade until someone lifts it. ``resumes``: the counter's value when it happened.
+
+    ``close``: the position is still to be sold.
+    """
 
     code: str
     message: str
     at: float
     resumes: int = 0
+    close: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class Ledger:
         self.market: str | None = None
         self.risk = RiskState()
         self.halt: Halt | None = None
+        # What a strategy itself must remember, JSON-plain.
+        self.strategy: dict[str, Any] = {}
         self.intent: Intent | None = None
         self.is_new = True
         self._dirty = False
@@ -129,6 +136,7 @@ class Ledger:
         risk = data["risk"]
         self.risk = RiskState(risk["day"], Decimal(risk["day_start_pnl"]), Decimal(risk["peak_pnl"]))
         self.halt = None if data["halt"] is None else Halt(**data["halt"])
+        self.strategy = dict(data.get("strategy") or {})
 
     def save(self) -> None:
         """Put the ledger on disk, durably."""
@@ -155,6 +163,7 @@ class Ledger:
             "risk": {"day": self.risk.day, "day_start_pnl": str(self.risk.day_start_pnl),
                      "peak_pnl": str(self.risk.peak_pnl)},
             "halt": None if self.halt is None else asdict(self.halt),
+            "strategy": self.strategy,
         }
         write_file(self.path, json.dumps(data, separators=(",", ":")), durable=True)
         self.is_new = False
@@ -180,7 +189,7 @@ class Ledger:
                     "market to a bot with another id")
             self.watermark_us = self.newest_nonce_us()
             self.orders, self.cells, self.step = {}, {}, None
-            self.quote, self.risk = ZERO, RiskState()
+            self.quote, self.risk, self.strategy = ZERO, RiskState(), {}
         self.market = market
         self._dirty = True
 
@@ -277,6 +286,18 @@ class Ledger:
         """All cells but the loose one."""
         return {key: cell for key, cell in self.cells.items() if key != LOOSE}
 
+    def exposure(self, *, without: str = "") -> Exposure:
+        """Position and open orders as the order limits count them; ``without``: the client id of an order not meant."""
+        open_orders = [entry for entry in self.unsettled() if entry.client_id != without]
+        resting = sum(((entry.amount - entry.executed.base) * entry.price for entry in open_orders
+                       if entry.side == "BUY" and entry.amount and entry.price), ZERO)
+        return Exposure(self.cost, resting, len(open_orders))
+
+    def sellable_base(self, *, without: str = "") -> Decimal:
+        """Base that the bot holds beyond what its open sales may still sell."""
+        return self.base - sum((entry.amount - entry.executed.base for entry in self.unsettled()
+                                if entry.side == "SELL" and entry.amount and entry.client_id != without), ZERO)
+
     def resting_orders(self) -> dict[str, RestingOrder]:
         """Per cell the order that is not final yet; an amount of 0 stands for an order nobody planned."""
         return {
@@ -307,6 +328,12 @@ class Ledger:
         """Remember (or lift) a halt, durably."""
         self.halt = halt
         self.save()
+
+    def set_strategy(self, memory: dict[str, Any]) -> None:
+        """Set what the strategy itself must remember; on disk with the next order, within a second otherwise."""
+        if memory != self.strategy:
+            self.strategy = memory
+            self._dirty = True
 
     def set_risk(self, state: RiskState) -> None:
         """Remember the risk state; on disk within seconds, at once when the day changes."""

@@ -9,17 +9,18 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 from . import AGENT_VERSION
-from .exchange import Exchange, executed_of
-from .grid_plan import text
+from .errors import OrderRefusedError
+from .exchange import Exchange, executed_of, mid_price, taker_price
 from .ledger import Halt, Ledger, OrderEntry
 from .order_ids import OrderIdFactory
+from .planning import text
 from .records import write_file
-from .risk import Breach, find_breach
+from .risk import ZERO, Breach, RiskState, find_breach, judge_order
 from .settings import BotSettings, Home
 from .settlement import conclude
 
@@ -48,10 +49,13 @@ class Runtime:
     capital: Decimal = Decimal(0)
     # Orders may be made only while this is set.
     accepting: bool = False
+    # Why it does not trade although nothing forbids it.
     notice: Halt | None = None
     waiting: dict[str, str] = field(default_factory=dict)
     on_order_end: Callable[[str, str | None], None] | None = None
-    on_halt: Callable[[], None] | None = None
+    # Client ids of the orders that close the position of a halted bot.
+    closing: set[str] = field(default_factory=set)
+    risk_facts: dict[str, str] = field(default_factory=dict)
     _missing: set[str] = field(default_factory=set)
     _swept_at: float = 0.0
     _trouble_until: float = 0.0
@@ -74,6 +78,7 @@ class Runtime:
             "open_orders": len(self.ledger.unsettled()),
             "fills": self.ledger.fills,
             "waiting": self.waiting,
+            "risk": self.risk_facts or None,
             "engine_version": self.engine_version,
             "agent_version": AGENT_VERSION,
             "config_digest": self.config_digest,
@@ -87,33 +92,98 @@ class Runtime:
         """Whether a new order may be made now."""
         return self.accepting and self.ledger.halt is None
 
-    def halt(self, code: str, message: str) -> None:
-        """Stop trading until someone lifts the halt by raising ``resumes``; survives restarts."""
+    def halt(self, code: str, message: str, *, close: bool | None = None, level: int = logging.CRITICAL) -> None:
+        """Stop trading until someone lifts the halt by raising ``resumes``; survives restarts.
+
+        ``close``: sell the position (None: where the limits say so).
+        """
         if self.ledger.halt is not None:
             return
-        self.ledger.set_halt(Halt(code, message, time.time(), self.settings.resumes))
+        close = self.settings.risk.close_position_on_halt if close is None else close
+        self.ledger.set_halt(Halt(code, message, time.time(), self.settings.resumes, close))
         self.phase = "halted"
-        LOGGER.critical("%s", message)
-        if self.on_halt is not None:
-            self.on_halt()
+        LOGGER.log(level, "%s", message)
 
     def lift_halt_if_resumed(self) -> None:
-        """Forget a halt that the operator lifted since (``resumes`` in bot.json was raised)."""
+        """Forget a halt that someone lifted since (``resumes`` in bot.json was raised), unless that came too early."""
         halt = self.ledger.halt
-        if halt is not None and self.settings.resumes > halt.resumes:
-            LOGGER.info("RISK_RESUMED the halt of %s was lifted", halt.code)
-            self.ledger.set_halt(None)
+        if halt is None or self.settings.resumes <= halt.resumes:
+            return
+        wait = halt.at + self.settings.risk.earliest_resume_s - time.time()
+        if halt.code.startswith("RISK_") and wait > 0:
+            LOGGER.warning("RESUME_REFUSED the halt of %s may be lifted in %.0f s at the earliest", halt.code, wait)
+            # This request is used up: it must not lift the halt at some later restart.
+            self.ledger.set_halt(replace(halt, resumes=self.settings.resumes))
+            return
+        LOGGER.info("RISK_RESUMED the halt of %s was lifted", halt.code)
+        # Whoever resumes has accepted the loss so far: day and drawdown are measured from here.
+        self.ledger.risk = RiskState()
+        self.ledger.set_halt(None)
+
+    # -- risk
 
     def check_risk(self, price: Decimal | None) -> Breach | None:
         """Judge the loss limits with the position valued at ``price``; halts on a breach."""
-        if price is None or self.ledger.halt is not None:
+        if price is None:
             return None
-        profit = self.ledger.profit(price)
-        self.ledger.set_risk(self.ledger.risk.observe(profit, time.time()))
-        breach = find_breach(self.settings.risk, self.ledger.risk, profit, self.capital)
+        ledger = self.ledger
+        profit, now = ledger.profit(price), time.time()
+        if ledger.halt is None:
+            ledger.set_risk(ledger.risk.observe(profit, now))
+        self.risk_facts = {
+            "day": ledger.risk.day, "day_pnl": text(profit - ledger.risk.day_start_pnl), "pnl": text(profit),
+            "equity": text(self.capital + profit), "position": text(ledger.base * price),
+            "quote": self.settings.quote_asset,
+        }
+        if ledger.halt is not None:
+            return None
+        breach = find_breach(self.settings.risk, ledger.risk, profit, self.capital)
         if breach is not None:
-            self.halt(f"RISK_{breach.limit.upper()}", breach.message)
+            self.halt(f"RISK_{breach.limit.upper()}", f"RISK_HALT {breach.facts}")
         return breach
+
+    def admit(self, connector: Any, *, client_id: str, side: str, amount: Decimal, price: Decimal, is_market: bool) \
+            -> None:
+        """The last look at an order, at the moment it is sent. Raises OrderRefusedError where it may not leave."""
+        if client_id in self.closing:
+            return
+        problem = self._objection(connector, client_id, side, amount, price, is_market)
+        if problem is None:
+            return
+        entry = self.ledger.orders.get(client_id)
+        if entry is not None:
+            # It never left: nothing of it can be executed.
+            self.ledger.account(client_id, entry.executed, final=True)
+        LOGGER.warning("ORDER_STOPPED %s %s %s: %s", side.lower(), text(amount), self.settings.trading_pair, problem)
+        raise OrderRefusedError(problem)
+
+    def _objection(self, connector: Any, client_id: str, side: str, amount: Decimal, price: Decimal, is_market: bool) \
+            -> str | None:
+        if not self.accepting:
+            return "NOT_TRADING the bot is stopping or has not begun"
+        if self.settings.kind == "v2":
+            pair = self.settings.trading_pair
+            mid = mid_price(connector, pair)
+            self.check_risk(mid)
+            if self.ledger.halt is None and side == "BUY":
+                limits = self.settings.risk
+                worst = price
+                if is_market:
+                    worst = taker_price(connector, pair, amount) if limits.price_band_pct else mid
+                    price = mid or ZERO
+                breach = judge_order(limits, self.ledger.exposure(without=client_id), value=amount * price,
+                                     price=worst, mid=mid)
+                if breach is not None and breach.is_gross:
+                    self.halt(f"RISK_{breach.limit.upper()}", f"RISK_HALT {breach.facts}")
+                if breach is not None:
+                    return f"RISK_LIMIT {breach.facts}"
+                if mid is None:
+                    return "NO_PRICE the market's price is not known"
+            if side == "SELL" and amount > self.ledger.sellable_base(without=client_id):
+                return "NOT_HELD the bot holds less than this sale"
+        if self.ledger.halt is not None:
+            return f"HALTED {self.ledger.halt.code}"
+        return None
 
     # -- bookkeeping
 
@@ -203,7 +273,6 @@ class Runtime:
     def unsettled_of(self, cell: str) -> list[OrderEntry]:
         """Orders of a cell that are not final."""
         return [entry for entry in self.ledger.unsettled() if entry.cell == cell]
-
 
 
 

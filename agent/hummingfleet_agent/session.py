@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Coroutine
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -16,9 +17,9 @@ from . import engine
 from . import runtime as shared
 from .errors import EXIT_EXCHANGE, EXIT_OK, ConfigurationError
 from .exchange import Exchange, exchange_for, sellable
-from .grid_plan import text
 from .ledger import Intent, Ledger
 from .order_ids import OrderIdFactory
+from .planning import text
 from .records import Lifecycle
 from .runtime import Runtime
 from .settings import BotSettings, Home, populate_conf, read_password
@@ -31,6 +32,8 @@ HEARTBEAT_SECONDS = 2.0
 # A stop must end within the container's grace period of 60 s.
 STOP_SECONDS = 45.0
 ENGINE_STOP_SECONDS = 25.0
+# Between attempts to cancel and sell what a halted bot still has.
+HALT_RETRY_SECONDS = 5.0
 # The last part of a stop belongs to the proof.
 SETTLE_AT_LEAST_SECONDS = 15.0
 
@@ -125,6 +128,7 @@ class Session:
         heart = asyncio.create_task(self._beat())
         try:
             self.application = await engine.open_engine(self.home, self.settings, password)
+            engine.patch_order_sending(self.settings.connector, self.state.admit)
             self.exchange = self._exchange(engine.make_connector(self.application, self.settings))
             if self.mode == "run":
                 return await self._run()
@@ -276,7 +280,7 @@ class Session:
         state = self.state
         core = self.application.trading_core
         state.phase = "halted" if state.ledger.halt else "trading"
-        settled_halt = False
+        settled, retry_at = False, 0.0
         while not self.stop_requested:
             await self._first(asyncio.sleep(1.0), self._stopped())
             clock = getattr(core, "_clock_task", None)
@@ -289,16 +293,28 @@ class Session:
             await self._unless_stopped(state.keep_books())
             if state.ledger.halt is not None:
                 state.phase = "halted"
-                if not settled_halt:
-                    settlement = await self._unless_stopped(
-                        self._settle(deadline=time.monotonic() + 30, search_unknown=False))
-                    settled_halt = settlement is not None and settlement.clean
-                    if settled_halt:
-                        LOGGER.info("HALTED own orders: 0, position %s kept", text(state.ledger.base))
+                if not settled and time.monotonic() >= retry_at:
+                    settled = bool(await self._unless_stopped(self._settle_halt()))
+                    retry_at = time.monotonic() + HALT_RETRY_SECONDS
             elif state.notice is not None:
                 state.phase = "halted"
             else:
                 state.phase = "trading"
+
+    async def _settle_halt(self) -> bool:
+        """After a halt: cancel own orders and, where the halt asks for it, sell the position. True when all is done."""
+        ledger = self.state.ledger
+        deadline = time.monotonic() + 30
+        settlement = await self._settle(deadline=deadline, search_unknown=False)
+        if settlement.clean and ledger.halt is not None and ledger.halt.close:
+            settlement, sold = await self._sell_position(deadline)
+            if not sold:
+                LOGGER.error("HALTED the position could not be sold yet; trying again in %.0f s", HALT_RETRY_SECONDS)
+                return False
+            ledger.set_halt(replace(ledger.halt, close=False))
+        if settlement.clean:
+            LOGGER.info("HALTED own orders: 0, position %s kept", text(ledger.base))
+        return settlement.clean
 
     async def _stay_halted(self) -> int:
         self.state.phase = "halted"
@@ -346,26 +362,8 @@ class Session:
     async def _liquidate(self, deadline: float) -> int:
         """Sell what the bot itself holds at market; whatever else the account holds is not touched."""
         ledger = self.state.ledger
-        settlement, left = Settlement(True, 0), Decimal(-1)
-        for attempt in range(3):
-            try:
-                rules, price = await self.exchange.rules(), await self.exchange.last_price()
-                left = sellable(ledger.base, rules, price)
-                if left <= 0:
-                    break
-                client_id = self._liquidation_id(left)
-                LOGGER.info("LIQUIDATE selling %s %s at market", text(left), self.settings.base_asset)
-                await self.exchange.sell_at_market(client_id, left)
-            except Exception as error:  # refused or timed out: what became of it is asked below
-                LOGGER.error("LIQUIDATE attempt %d failed: %s: %s", attempt + 1, type(error).__name__, str(error)[:200])
-            settlement = await self._settle(deadline=deadline, search_unknown=False)
-            if not settlement.clean or self.stop_requested:
-                break
-            if left > 0:
-                left = sellable(ledger.base, rules, price)
-                if left <= 0:
-                    break
-        if not settlement.clean or left != 0:
+        settlement, sold = await self._sell_position(deadline)
+        if not sold:
             self._write_lifecycle("stopped", settlement, "not liquidated: the position could not be sold")
             return EXIT_EXCHANGE
         # Written off: what no order can carry, and what a market maker sold beyond what it bought (negative).
@@ -374,6 +372,29 @@ class Session:
         self._write_lifecycle("stopped", settlement, "liquidated", dust)
         return EXIT_OK
 
+    async def _sell_position(self, deadline: float) -> tuple[Settlement, bool]:
+        """Sell what the bot holds at market, no order of its own being open; whether nothing sellable is left."""
+        ledger = self.state.ledger
+        settlement = Settlement(True, 0)
+        for attempt in range(3):
+            try:
+                rules, price = await self.exchange.rules(), await self.exchange.last_price()
+                left = sellable(ledger.base, rules, price)
+                if left <= 0:
+                    return settlement, True
+                client_id = self._liquidation_id(left)
+                LOGGER.info("LIQUIDATE selling %s %s at market", text(left), self.settings.base_asset)
+                await self.exchange.sell_at_market(client_id, left)
+            except Exception as error:  # refused or timed out: what became of it is asked below
+                LOGGER.error("LIQUIDATE attempt %d failed: %s: %s", attempt + 1, type(error).__name__, str(error)[:200])
+                left = Decimal(-1)
+            settlement = await self._settle(deadline=deadline, search_unknown=False)
+            if not settlement.clean or (self.stop_requested and self.mode != "run"):
+                break
+            if left > 0 and sellable(ledger.base, rules, price) <= 0:
+                return settlement, True
+        return settlement, False
+
     def _liquidation_id(self, amount: Decimal) -> str:
         from hummingbot.connector.utils import get_new_client_order_id
 
@@ -381,4 +402,5 @@ class Session:
         self.state.ledger.intent = Intent("", None, amount, amount)
         client_id: str = get_new_client_order_id(
             False, self.settings.trading_pair, connector.client_order_id_prefix, connector.client_order_id_max_length)
+        self.state.closing.add(client_id)
         return client_id

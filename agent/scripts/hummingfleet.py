@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 from hummingbot.strategy.strategy_v2_base import StrategyV2Base, StrategyV2ConfigBase
+from hummingbot.strategy_v2.executors.order_executor.data_types import ExecutionStrategy
 from hummingbot.strategy_v2.executors.order_executor.order_executor import OrderExecutor
 from hummingbot.strategy_v2.models.base import RunnableStatus
 from hummingbot.strategy_v2.models.executors import CloseType
@@ -28,8 +29,9 @@ class SingleOrderExecutor(OrderExecutor):
     """
 
     def get_order_price(self):
-        """The configured price, never another."""
-        return self.config.price
+        """The configured price, never another; a market order has none."""
+        market = self.config.execution_strategy == ExecutionStrategy.MARKET
+        return super().get_order_price() if market else self.config.price
 
     async def validate_sufficient_balance(self):
         """The engine's check; a shortage counts as a failure, so that the controller waits before it tries again."""

@@ -120,7 +120,7 @@ def test_life_of_a_grid(sandbox: Sandbox, make_bot: MakeBot) -> None:
 def running(sandbox: Sandbox, crowd: Callable[..., dict[str, Bot]]) -> dict[str, Bot]:
     """Bots for tests that need no restart. At 35250 each has sold what it held, so every test can begin there."""
     bots = crowd(
-        plain={}, poor={"balances": {"USDT": "350"}}, capped={"risk": {"max_position_usd": 450}},
+        plain={}, poor={"balances": {"USDT": "350"}}, capped={"risk": {"max_position": 450}},
         charged={"fee": "0.001", "balances": {"USDT": "20000"}}, unlucky={})
     sandbox.heal()
     sandbox.set_price(35250)
@@ -282,7 +282,7 @@ def test_fees_taken_in_coin(sandbox: Sandbox, running: dict[str, Bot]) -> None:
 
 
 def test_a_loss_limit_halts_until_someone_resumes(sandbox: Sandbox, make_bot: MakeBot) -> None:
-    bot = make_bot(risk={"max_position_usd": 10000, "max_daily_loss_usd": 20, "max_drawdown_pct": 50})
+    bot = make_bot(risk={"max_position": 10000, "max_daily_loss": 20, "max_drawdown_pct": 50})
     bot.start()
     wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
     sandbox.set_price(33000)
@@ -291,8 +291,8 @@ def test_a_loss_limit_halts_until_someone_resumes(sandbox: Sandbox, make_bot: Ma
     sandbox.set_price(30100)
     bot.wait_for_phase("halted")
     wait_for("no order is open", lambda: sandbox.orders(bot.account) == [])
-    assert "RISK_HALT limit=max_daily_loss_usd value=" in bot.log() and bot.log().count("CRITICAL") == 1
-    assert bot.heartbeat["halted"]["code"] == "RISK_MAX_DAILY_LOSS_USD"
+    assert "RISK_HALT limit=max_daily_loss value=" in bot.log() and bot.log().count("CRITICAL") == 1
+    assert bot.heartbeat["halted"]["code"] == "RISK_MAX_DAILY_LOSS"
 
     # It survives a restart, keeps the position, and ends when the operator says so.
     held = sandbox.balances(bot.account)["BTC"]

@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 from hummingfleet_agent.grid_plan import (
-    Cell,
-    Decision,
     GridError,
     GridSettings,
     Level,
-    MarketRules,
-    RestingOrder,
     cell_key,
     decide,
     find_stranded,
     plan_levels,
 )
+from hummingfleet_agent.planning import Cell, Decision, MarketRules, RestingOrder
 from hypothesis import given
 from hypothesis import strategies as st
 

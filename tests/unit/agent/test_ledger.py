@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hummingfleet_agent import ledger as module
 from hummingfleet_agent.errors import ConfigurationError
-from hummingfleet_agent.grid_plan import GridSettings, MarketRules, plan_levels
+from hummingfleet_agent.grid_plan import GridSettings, plan_levels
 from hummingfleet_agent.ledger import Executed, Halt, Intent, Ledger
 from hummingfleet_agent.order_ids import OrderIdFactory
+from hummingfleet_agent.planning import MarketRules
 from hummingfleet_agent.risk import RiskState
 from hypothesis import given
 from hypothesis import strategies as st

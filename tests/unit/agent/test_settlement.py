@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hummingfleet_agent import settlement
 from hummingfleet_agent.exchange import ExchangeOrder
-from hummingfleet_agent.grid_plan import MarketRules
 from hummingfleet_agent.ledger import Executed, Ledger, OrderEntry
 from hummingfleet_agent.order_ids import OrderIdFactory
+from hummingfleet_agent.planning import MarketRules
 from hummingfleet_agent.settlement import settle
 
 D = Decimal
