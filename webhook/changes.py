@@ -20,6 +20,14 @@ class UnknownBotError(HummingfleetError):
     """The tenant has no such bot."""
 
 
+class TooEarlyError(HummingfleetError):
+    """A halted bot cannot be resumed yet; ``possible_at`` says from when on (ISO 8601)."""
+
+    def __init__(self, message: str, possible_at: str) -> None:
+        super().__init__(message)
+        self.possible_at = possible_at
+
+
 def find_bot(document: Document, bot: str) -> dict[str, Any]:
     """The bot's part of the document; raises UnknownBotError."""
     found: dict[str, Any] | None = next((b for b in document.get("bots", ()) if b["id"] == bot), None)
@@ -52,6 +60,29 @@ def restart_bot(bot: str) -> Change:
 def resume_bot(bot: str) -> Change:
     """A risk halt of the bot is lifted. A stopped bot is started."""
     return _start_again(bot, "resumes")
+
+
+def check_resume(document: Document, bot: str, facts: Mapping[str, Any], now: float) -> None:
+    """Nothing if the bot may be resumed at ``now`` (epoch seconds); ``facts`` are those last seen of it.
+
+    A bot that a risk limit halted waits for its ``earliest_resume_s``. Raises TooEarlyError, UnknownBotError.
+    """
+    wait = (find_bot(document, bot).get("risk_config") or {}).get("earliest_resume_s") or 0
+    halted = facts.get("halted")
+    if not isinstance(halted, Mapping) or not str(halted.get("code")).startswith("RISK_"):
+        return
+    at = halted.get("at")
+    if not isinstance(at, int | float) or isinstance(at, bool) or not 0 < at + float(wait) < 2**37:
+        return
+    if now < at + float(wait):
+        from ansible_collections.hummingfleet.core.plugins.module_utils.registry import iso_time
+
+        halted_at, possible_at = iso_time(at), iso_time(at + float(wait))
+        raise TooEarlyError(
+            f"bot {bot} was halted at {halted_at} ({halted.get('code')}) and is resumed no earlier than {possible_at}: "
+            f"its limit earliest_resume_s is {wait}",
+            possible_at,
+        )
 
 
 def _start_again(bot: str, counter: str) -> Change:

@@ -30,7 +30,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.registry import 
     keep_counters,
 )
 
-from . import work
+from . import tenant_risk, work
 from .events import Event, parse_event
 from .wake import Waker
 
@@ -132,7 +132,8 @@ class TenantStatus:
     """A tenant as the status API shows it; nothing in it is secret.
 
     ``work`` is idle, waiting, running, retrying or failed; ``failure`` says why the last run failed: code, reason,
-    message (for operators), revision, at. ``retry_at`` is when it is tried again.
+    message (for operators), revision, at. ``retry_at`` is when it is tried again. ``risk`` is the bots' UTC day: day,
+    pnl_usd, limit_usd (null: none), halt (null, or why all of them are stopped).
     """
 
     tenant: str
@@ -149,6 +150,7 @@ class TenantStatus:
     retry_at: str | None
     failure: Mapping[str, Any] | None
     bots: tuple[BotStatus, ...]
+    risk: Mapping[str, Any]
 
     def plain(self) -> dict[str, Any]:
         """The status as JSON-plain data, for operators."""
@@ -201,7 +203,7 @@ class Journal:
                 return Acceptance(_record(known), True)
             now = self._registry.now(connection)
             _check_sequence(connection, event)
-            revision, changed = self._apply(connection, event, Cause(_CAUSE, f"{event.type} {event_id}", source))
+            revision, changed = self._apply(connection, event, Cause(_CAUSE, f"{event.type} {event_id}", source), now)
             request = work.request(connection, event.tenant, now, sequence=event.sequence)
             values: dict[str, Any] = {
                 "id": event_id,
@@ -368,12 +370,17 @@ class Journal:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _apply(self, connection: sa.Connection, event: Event, cause: Cause) -> tuple[int, bool]:
+    def _apply(self, connection: sa.Connection, event: Event, cause: Cause, now: float) -> tuple[int, bool]:
         """Stores what the event makes of its tenant's document; the revision, and whether it is a new one."""
         made: dict[str, Any] = {}
 
+        def seen(bot: str) -> Mapping[str, Any]:
+            return work.last_facts(connection, event.tenant, bot)
+
         def apply(document: dict[str, Any] | None) -> Mapping[str, Any]:
             made.update(event.apply(document))
+            if document is not None:
+                event.check_facts(document, seen, now)
             return made
 
         try:
@@ -482,14 +489,11 @@ class Journal:
         self, connection: sa.Connection, condition: sa.ColumnElement[bool], limit: int
     ) -> tuple[TenantStatus, ...]:
         rows = connection.execute(_with_work().where(condition).order_by(tables.tenants.c.tenant).limit(limit)).all()
-        seen: dict[tuple[str, str], sa.Row[Any]] = {
-            (row.tenant, row.bot): row
-            for row in connection.execute(
-                sa.select(tables.bots).where(tables.bots.c.tenant.in_([row.tenant for row in rows]))
-            )
-        }
+        seen: dict[str, dict[str, sa.Row[Any]]] = {row.tenant: {} for row in rows}
+        for one in connection.execute(sa.select(tables.bots).where(tables.bots.c.tenant.in_(seen))):
+            seen[one.tenant][one.bot] = one
         now = self._registry.now(connection)
-        return tuple(_status(row, seen, now) for row in rows)
+        return tuple(_status(row, seen[row.tenant], now, self._catalogue) for row in rows)
 
 
 def _with_work() -> sa.Select[Any]:
@@ -518,12 +522,15 @@ def _mended(row: sa.Row[Any]) -> bool:
     )
 
 
-def _status(row: sa.Row[Any], seen: Mapping[tuple[str, str], sa.Row[Any]], now: float) -> TenantStatus:
+def _status(row: sa.Row[Any], seen: Mapping[str, sa.Row[Any]], now: float, catalogue: Catalogue) -> TenantStatus:
     document = json.loads(row.document)
+    facts = [json.loads(one.facts) for one in seen.values()]
     state = _work_state(row, now)
     bots = []
     for bot in document.get("bots", ()):
-        last = seen.get((row.tenant, bot["id"]))
+        last = seen.get(bot["id"])
+        if last is not None and last.state == work.REMOVED:  # another one of that id, whose day is still counted
+            last = None
         bots.append(
             BotStatus(
                 bot=bot["id"],
@@ -551,6 +558,7 @@ def _status(row: sa.Row[Any], seen: Mapping[tuple[str, str], sa.Row[Any]], now: 
         retry_at=iso_time(row.not_before) if state == "retrying" else None,
         failure=json.loads(row.failure) if row.failure and not _mended(row) else None,
         bots=tuple(bots),
+        risk=tenant_risk.judge(document, facts, catalogue, now).plain(document, now),
     )
 
 

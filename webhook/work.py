@@ -13,20 +13,38 @@ a run costs one more at most, however much it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
-from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, holder_is_dead, iso_time
+from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import (
+    Cause,
+    Registry,
+    RegistryUnavailableError,
+    holder_is_dead,
+    iso_time,
+)
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk_halt import day_of
 
-from . import callbacks
+from . import callbacks, tenant_risk
 from .retries import decide
 
+if TYPE_CHECKING:
+    from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
+    from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Fleet
+
+_log = logging.getLogger("webhook.work")
+
 CLAIM_SECONDS = 60.0
+REMOVED = "removed"
+"""The state of a bot that is gone. Its row stays for the rest of a day on which it won or lost something."""
 ALIVE = "worker "
 """Begins the name of the duty that says a worker is alive; its holder follows."""
 _PIECE = 1000
@@ -110,6 +128,15 @@ def past(connection: sa.Connection, tenant: str) -> int:
     return row.past if row is not None else 0
 
 
+def last_facts(connection: sa.Connection, tenant: str, bot: str) -> dict[str, Any]:
+    """What was last seen of a bot; empty if it was never seen, or is another one of that id."""
+    row = connection.execute(
+        sa.select(tables.bots).where(tables.bots.c.tenant == tenant, tables.bots.c.bot == bot)
+    ).one_or_none()
+    facts: dict[str, Any] = json.loads(row.facts) if row is not None and row.state != REMOVED else {}
+    return facts
+
+
 def last_rollback(connection: sa.Connection, tenant: str) -> int:
     """The last revision that went back to an older one by hand: what came before it may not be in the document."""
     query = sa.select(sa.func.max(tables.revisions.c.revision)).where(
@@ -121,7 +148,8 @@ def last_rollback(connection: sa.Connection, tenant: str) -> int:
 class WorkQueue:
     """The queue in ``registry`` as the worker ``holder`` (a process, see ``registry.process_holder``) sees it.
 
-    Without ``telling`` no call-backs are written: there is no portal to fetch them.
+    Without ``telling`` no call-backs are written: there is no portal to fetch them. Tenants' daily loss limits need the
+    ``fleet`` and the ``catalogue``; without them they are not looked after.
     """
 
     def __init__(
@@ -131,8 +159,12 @@ class WorkQueue:
         *,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311
         telling: bool = True,
+        fleet: Fleet | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._registry = registry
+        self._fleet = fleet
+        self._catalogue = catalogue
         self._telling = telling
         self._holder = holder
         self._jitter = jitter
@@ -207,7 +239,7 @@ class WorkQueue:
                 if tenant is not None:
                     self._close(connection, self._mended_events(connection, row, applied), "applied", now)
                 else:
-                    self._see(connection, claim.tenant, {}, now)
+                    self._forget_bots(connection, claim.tenant, now)
             else:
                 attempt = row.attempt + 1
                 decision = decide(ending.problem, attempt, jitter=self._jitter())
@@ -231,6 +263,8 @@ class WorkQueue:
                     events = self._open_events(connection, claim.tenant, claim.request)
                     self._close(connection, events, "failed", now, code=ending.problem, reason=ending.reason)
             connection.execute(tables.work.update().where(tables.work.c.tenant == claim.tenant).values(**values))
+            if ending.bots is not None:
+                self._enforce(connection, claim.tenant, now)
             return True
 
     # --- what bots do ----------------------------------------------------------------------------------------------
@@ -239,21 +273,24 @@ class WorkQueue:
         """Epoch seconds by the registry's clock, for ``see``."""
         return self._registry.clock()
 
-    def see(self, tenant: str, bots: Mapping[str, Mapping[str, Any]], *, looked_at: float) -> None:
+    def see(self, tenant: str, bots: Mapping[str, Mapping[str, Any]], *, looked_at: float) -> bool:
         """Remembers what all of the tenant's bots do; the portal is told of every state that is a new one.
 
-        ``looked_at`` is when looking began (``now``): if a run has been at it since then, that has seen more.
+        ``looked_at`` is when looking began (``now``): if a run has been at it since then, that has seen more. Bots that
+        have lost together what the tenant may lose in a day are stopped; True if they are near it: look again soon.
         """
         with self._registry.transaction(write=True) as connection:
             now = self._registry.now(connection)
             row = self._row(connection, tenant)
             if row is not None and ((row.holder and row.claimed_until > now) or row.ended_at > looked_at):
-                return
+                return False
             known = connection.execute(
                 sa.select(tables.tenants.c.tenant).where(tables.tenants.c.tenant == tenant)
             ).one_or_none()
-            if known is not None:
-                self._see(connection, tenant, bots, now)
+            if known is None:
+                return False
+            self._see(connection, tenant, bots, now)
+            return self._enforce(connection, tenant, now)
 
     # --- duties ----------------------------------------------------------------------------------------------------
 
@@ -494,13 +531,16 @@ class WorkQueue:
             row.bot: row for row in connection.execute(sa.select(tables.bots).where(tables.bots.c.tenant == tenant))
         }
         for bot, all_facts in sorted(bots.items()):
-            facts = {name: value for name, value in all_facts.items() if name != "state"}
+            known = before.get(bot)
+            last = json.loads(known.facts) if known is not None else None
+            anew = known is not None and known.state == REMOVED
+            facts = tenant_risk.remember(last, all_facts, anew=anew)
+            facts.pop("state", None)
             values = {
                 "state": str(all_facts.get("state", "unknown")),
                 "facts": json.dumps(facts, default=str),
                 "seen_at": iso_time(now),
             }
-            known = before.get(bot)
             if known is None:
                 connection.execute(tables.bots.insert().values(tenant=tenant, bot=bot, **values))
             else:
@@ -509,10 +549,58 @@ class WorkQueue:
                     .where(tables.bots.c.tenant == tenant, tables.bots.c.bot == bot)
                     .values(**values)
                 )
-            self._tell_state(connection, tenant, bot, known.state if known else None, values["state"], now)
+            self._tell_state(connection, tenant, bot, known.state if known and not anew else None, values["state"], now)
+            self._tell_halt(connection, tenant, bot, None if anew else last, facts, now)
         for bot in sorted(set(before) - set(bots)):
-            connection.execute(tables.bots.delete().where(tables.bots.c.tenant == tenant, tables.bots.c.bot == bot))
-            self._tell_state(connection, tenant, bot, before[bot].state, "removed", now)
+            # What it lost today counts until the day is over.
+            lost = tenant_risk.pnl_of(json.loads(before[bot].facts), day_of(now)) != 0
+            its = (tables.bots.c.tenant == tenant) & (tables.bots.c.bot == bot)
+            connection.execute(
+                tables.bots.update().where(its).values(state=REMOVED) if lost else tables.bots.delete().where(its)
+            )
+            if before[bot].state != REMOVED:
+                self._tell_state(connection, tenant, bot, before[bot].state, REMOVED, now)
+
+    def _forget_bots(self, connection: sa.Connection, tenant: str, now: float) -> None:
+        """The tenant is gone, and so are its bots."""
+        self._see(connection, tenant, {}, now)
+        connection.execute(tables.bots.delete().where(tables.bots.c.tenant == tenant))
+
+    def _enforce(self, connection: sa.Connection, tenant: str, now: float) -> bool:
+        """Stops the tenant's bots if they lost what they may lose in a day; True if they are near it."""
+        if self._fleet is None or self._catalogue is None:
+            return False
+        row = connection.execute(
+            sa.select(tables.tenants.c.document).where(tables.tenants.c.tenant == tenant)
+        ).one_or_none()
+        facts = connection.execute(sa.select(tables.bots.c.facts).where(tables.bots.c.tenant == tenant)).scalars()
+        if row is None:
+            return False
+        risk = tenant_risk.judge(json.loads(row.document), map(json.loads, facts), self._catalogue, now)
+        if not risk.reached:
+            return risk.near
+        halt = tenant_risk.halt_of(risk, iso_time(now))
+        stopped: list[str] = []
+
+        def stop(document: dict[str, Any] | None) -> Mapping[str, Any]:
+            stopped.extend(bot["id"] for bot in (document or {})["bots"] if bot["state"] == "running")
+            return halt.change()(document or {})
+
+        try:
+            stored = self._registry.change_within(
+                connection, tenant, stop, Cause("risk_halt", halt.sentence(), "worker"), self._fleet, self._catalogue
+            )
+        except RegistryUnavailableError:
+            raise
+        except HummingfleetError as error:
+            # Nothing was written yet, and the other tenants have to be looked after.
+            _log.critical("the bots of tenant %s cannot be stopped although %s: %s", tenant, halt.sentence(), error)
+            return False
+        request(connection, tenant, now, afresh=True)
+        _log.warning("tenant %s: %s", tenant, halt.sentence())
+        data = {**asdict(halt), "until": halt.until, "revision": stored.record.revision, "bots": stopped}
+        self._tell(connection, tenant, "tenant.risk_halted", data, now)
+        return False
 
     def _tell_state(
         self, connection: sa.Connection, tenant: str, bot: str, before: str | None, state: str, now: float
@@ -521,9 +609,33 @@ class WorkQueue:
             data = {"tenant": tenant, "bot": bot, "from": before, "to": state}
             self._tell(connection, tenant, "bot.state_changed", data, now)
 
+    def _tell_halt(
+        self,
+        connection: sa.Connection,
+        tenant: str,
+        bot: str,
+        before: Mapping[str, Any] | None,
+        facts: Mapping[str, Any],
+        now: float,
+    ) -> None:
+        old, new = (before or {}).get("halted"), facts.get("halted")
+        if new and (not old or new.get("at") != old.get("at")):
+            data = {"bot": bot, "code": new.get("code"), "message": new.get("message"), "at": _iso(new.get("at"), now)}
+            self._tell(connection, tenant, "bot.halted", data, now)
+        elif old and not new:
+            self._tell(connection, tenant, "bot.halt_lifted", {"bot": bot, "code": old.get("code")}, now)
+
     def _tell(self, connection: sa.Connection, tenant: str, type: Any, data: Mapping[str, Any], now: float) -> None:
         if self._telling:
             callbacks.enqueue(connection, tenant, type, data, now)
+
+
+def _iso(seconds: object, now: float) -> str:
+    """A bot's own time as ISO 8601; ``now`` if it is none."""
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool):
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            return iso_time(seconds)
+    return iso_time(now)
 
 
 def _duty(connection: sa.Connection, name: str) -> sa.Row[Any] | None:

@@ -42,6 +42,8 @@ PRUNE_SECONDS = 3600.0
 DUTY_SECONDS = 60.0
 # After a run its tenants are looked at again soon, since bots place their first orders then.
 SOON_SECONDS = (3.0, 10.0, 30.0)
+# A tenant whose bots have lost more than half of what they may lose in a day is looked at again so soon.
+NEAR_SECONDS = 3.0
 # What looking costs is kept below these parts of the time, whatever the size of the fleet.
 _FLEET_SHARE = 1 / 40
 _SOON_SHARE = 1 / 8
@@ -105,7 +107,13 @@ class Worker:
         self._server = server
         self._run = run or run_playbook
         self._holder = process_holder()
-        self._queue = WorkQueue(here.registry, self._holder, telling=self._settings.portal_url is not None)
+        self._queue = WorkQueue(
+            here.registry,
+            self._holder,
+            telling=self._settings.portal_url is not None,
+            fleet=here.fleet,
+            catalogue=here.catalogue,
+        )
         self._waker = Waker(here.fleet.run_dir)
         self._active: dict[Future[None], tuple[tuple[Claim, ...], threading.Event]] = {}
         self._troubled: set[Future[None]] = set()
@@ -378,10 +386,12 @@ class Worker:
         by_tenant: dict[str, dict[str, Mapping[str, Any]]] = {tenant: {} for tenant in found.reasons}
         for one in found.bots:
             by_tenant.setdefault(one.tenant, {})[one.bot] = {**one.facts, "state": one.state}
-        for tenant, bots in by_tenant.items():
-            self._queue.see(tenant, bots, looked_at=began)
+        near = [tenant for tenant, bots in by_tenant.items() if self._queue.see(tenant, bots, looked_at=began)]
         with self._lock:
             self._counts["observations"] += 1
+            for tenant in near:
+                then = time.monotonic() + NEAR_SECONDS
+                self._soon[tenant] = [then, *(when for when in self._soon.get(tenant, ()) if when > then)]
         self._news.set()
         return time.monotonic() - started
 

@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import (
@@ -29,10 +30,12 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import
 )
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import FaultsError
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import pointer as join
+from ansible_collections.hummingfleet.core.plugins.module_utils.fields import Field as ConfigField
 from ansible_collections.hummingfleet.core.plugins.module_utils.fields import (
     Value,
     join_key,
     parse_fields,
+    plain_number,
     plain_value,
     schema_of,
 )
@@ -40,6 +43,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.risk import (
     CONTROLLER_LIMITS,
     effective_limits,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk_halt import ends_at, stands
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import MAX_FAULTS, Findings, one_of, shown
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import BotContext, Judgement, Strategy
@@ -143,6 +147,42 @@ class _Network(_Matching):
         return {"type": "string", "maxLength": self.longest}
 
 
+@dataclass(frozen=True)
+class _Amount:
+    """A number that ``field`` describes, as Decimal."""
+
+    field: ConfigField
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def parse(value: object) -> Any:
+            findings = Findings()
+            number = self.field.parse(value, "", findings)
+            for fault in findings.faults:
+                raise _refusal(fault.rule, fault.problem, fault.allowed)
+            return number
+
+        return core_schema.no_info_plain_validator_function(parse)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return self.field.schema()
+
+
+class _Day(_Matching):
+    """A UTC day."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def check(value: str) -> str:
+            try:
+                ends_at(value)
+            except (ValueError, OverflowError):
+                raise _refusal(self.rule, f"{shown(value)} is no day", self.allowed) from None
+            return value
+
+        return core_schema.no_info_after_validator_function(
+            check, super().__get_pydantic_core_schema__(source, handler)
+        )
+
+
 _HYPHENATED: Final = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 Id = Annotated[str, _Matching("id", rf"(?=.{{2}}){_HYPHENATED}", _ID_TEXT, 32)]
 Subdomain = Annotated[str, _Matching("id", rf"(?=.{{2}}){_HYPHENATED}", _ID_TEXT.replace("32", "63"), 63)]
@@ -161,6 +201,11 @@ KeyId = Annotated[
 Pair = Annotated[str, _Matching("pair.format", _PAIR.pattern, "BASE-QUOTE in capitals, such as BTC-USDT", 41)]
 BotName = Annotated[
     str, _Displayed("name", "", "1 to 80 characters, none of them a control or formatting character", 80)
+]
+Day = Annotated[str, _Day("day", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a day such as 2026-11-23", 10)]
+Moment = Annotated[
+    str,
+    _Matching("time", r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,12}Z", "a time such as 2026-11-23T05:00:00.000Z", 28),
 ]
 Base64Text = Annotated[
     str,
@@ -283,6 +328,35 @@ class Bot(_Part):
     priority: int = Field(0, ge=0, le=1000, description="kept for the portal; nothing is stopped by it yet")
 
 
+DAILY_LOSS: Final = ConfigField(
+    name="max_daily_loss_usd",
+    type="decimal",
+    unit="US dollars",
+    text="A loss of all the tenant's bots together of this much since midnight UTC stops every one of them.",
+    example=1000,
+    above=Decimal(0),
+    maximum=Decimal(1_000_000_000),
+)
+_LOSS: Final = ConfigField(name="loss", type="decimal", unit="US dollars", text="A loss.", example=1000)
+
+
+class TenantRisk(_Part):
+    """Limits for all bots of the tenant together."""
+
+    max_daily_loss_usd: Annotated[Decimal, _Amount(DAILY_LOSS)] | None = Field(None, description=DAILY_LOSS.allowed())
+
+
+class RiskHalt(_Part):
+    """Written by the worker: why the tenant's bots are stopped until the day has ended."""
+
+    limit: Literal["max_daily_loss_usd"] = Field(description="the limit that was reached")
+    day: Day = Field(description="the UTC day whose losses reached it")
+    value: Annotated[Decimal, _Amount(_LOSS)] = Field(description="the day's loss, in US dollars")
+    threshold: Annotated[Decimal, _Amount(_LOSS)] = Field(description="the loss that was allowed, in US dollars")
+    at: Moment = Field(description="when it was reached")
+    lifted_at: Moment | None = Field(None, description="when an operator lifted it, if one did")
+
+
 class SecretVersions(_Part):
     """The version of each derived password; raising one changes the password."""
 
@@ -312,6 +386,8 @@ class TenantDocument(_Part):
     gateway: Gateway = Field(default_factory=Gateway, description="the tenant's own Gateway: {enabled: true or false}")
     redis: Redis = Field(default_factory=Redis, description="the tenant's own Redis: {enabled: true or false}")
     dashboard: Literal["builtin", "none"] = Field("builtin", description="builtin or none")
+    risk: TenantRisk = Field(default_factory=TenantRisk, description="limits for all bots together: max_daily_loss_usd")
+    risk_halt: RiskHalt | None = Field(None, description="written by the worker when a limit of the tenant is reached")
     exchange_connections: Annotated[tuple[ExchangeConnection, ...], Field(strict=False)] = Field(
         (), max_length=50, description="exchange accounts, at most 50"
     )
@@ -350,6 +426,7 @@ class TenantDocument(_Part):
             "gateway": {"enabled": self.gateway.enabled},
             "redis": {"enabled": self.redis.enabled},
             "dashboard": self.dashboard,
+            **_plain_risk(self),
             "exchange_connections": [_plain_connection(connection) for connection in self.exchange_connections],
             "bots": [_plain_bot(bot) for bot in self.bots],
         }
@@ -434,6 +511,8 @@ _MODELS: Final[Mapping[str, type[_Part]]] = {
     "gateway": Gateway,
     "redis": Redis,
     "secret_versions": SecretVersions,
+    "risk": TenantRisk,
+    "risk_halt": RiskHalt,
     "exchange_connections": ExchangeConnection,
     "bots": Bot,
 }
@@ -584,6 +663,8 @@ class _Judge:
         for index, connection in _entries(data, "exchange_connections"):
             self._judge_connection(connection, join("exchange_connections", index), plan, sandbox, connections)
         seen: set[str] = set()
+        for index, bot in _entries(data, "bots"):
+            self._judge_risk_halt(bot, join("bots", index), data.get("risk_halt"))
         return {
             index: self._judge_bot(bot, join("bots", index), plan, connections, seen)
             for index, bot in _entries(data, "bots")
@@ -615,7 +696,31 @@ class _Judge:
         gateway = data.get("gateway")
         if isinstance(gateway, Mapping) and gateway.get("enabled") is True and not plan.gateway:
             self.add("plan.gateway", "/gateway/enabled", f"plan {plan.name} has no gateway", "false")
+        self._judge_daily_loss(data.get("risk"), plan)
         return plan
+
+    def _judge_daily_loss(self, risk: object, plan: Plan) -> None:
+        given = risk.get(DAILY_LOSS.name) if isinstance(risk, Mapping) else None
+        limit = DAILY_LOSS.parse(given, "", Findings()) if given is not None else None
+        ceiling = plan.tenant_max_daily_loss_usd
+        if isinstance(limit, Decimal) and ceiling is not None and limit > ceiling:
+            problem = f"{plain_number(limit)} is above the ceiling of plan {plan.name}"
+            allowed = f"at most {plain_number(ceiling)} (US dollars)"
+            self.add("plan.tenant_max_daily_loss_usd", f"/risk/{DAILY_LOSS.name}", problem, allowed)
+
+    def _judge_risk_halt(self, bot: Mapping[str, Any], where: str, halt: object) -> None:
+        """No bot runs while the tenant is halted."""
+        if not stands(halt) or bot.get("state", "running") != "running":
+            return
+        try:
+            day = RiskHalt.model_validate(halt)
+        except ValidationError:
+            return  # noted with the shape
+        problem = (
+            f"the tenant's bots lost {plain_number(day.value)} US dollars on {day.day}, "
+            f"{plain_number(day.threshold)} are allowed, so none of them runs for the rest of that day"
+        )
+        self.add("tenant.risk_halt", f"{where}/state", problem, f"stopped; running from {ends_at(day.day)} on")
 
     def _judge_release(self, data: Mapping[str, Any]) -> None:
         name = data.get("release")
@@ -870,6 +975,18 @@ def _plain_connection(connection: ExchangeConnection) -> dict[str, Any]:
         nonce = _nonce_names(name, connection.nonces)[0]
         data[f"encrypted_{name}"] = connection.encrypted[name]
         data[f"nonce_{nonce}"] = connection.nonces[nonce]
+    return data
+
+
+def _plain_risk(document: TenantDocument) -> dict[str, Any]:
+    """What the tenant's own limits are and came to; nothing where there are none."""
+    data: dict[str, Any] = {}
+    limit, halt = document.risk.max_daily_loss_usd, document.risk_halt
+    if limit is not None:
+        data["risk"] = {DAILY_LOSS.name: plain_value(limit)}
+    if halt is not None:
+        amounts = {"value": plain_value(halt.value), "threshold": plain_value(halt.threshold)}
+        data["risk_halt"] = {**halt.model_dump(exclude_none=True), **amounts}
     return data
 
 

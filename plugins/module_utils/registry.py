@@ -1067,11 +1067,11 @@ def _keep_allocation(data: Mapping[str, Any], stored: Mapping[str, Any]) -> tupl
 def _keep_risk_halt(
     data: Mapping[str, Any], stored: Mapping[str, Any] | None, now: float, cause: Cause
 ) -> tuple[dict[str, Any], Cause]:
-    """``data`` with the tenant's risk halt as it has to follow ``stored``, and the cause, which says if it lifts one."""
+    """``data`` with the tenant's risk halt as it follows ``stored``, and the cause, which says if it lifts one."""
     kept = risk_halt.keep(data, stored, now, lifted_at=iso_time(now) if cause.lift_risk_halt else None)
     halt, before = kept.get("risk_halt"), (stored or {}).get("risk_halt")
     if cause.lift_risk_halt and isinstance(halt, Mapping) and risk_halt.stands(before) and not risk_halt.stands(halt):
-        cause = replace(cause, text=f"{cause.text} (lifts the tenant's risk halt of {halt.get('day')})".lstrip())
+        cause = replace(cause, text=f"lifts the tenant's risk halt of {halt.get('day')}: {cause.text}")
     return kept, cause
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final
 
@@ -39,6 +39,7 @@ EVENT_RULES: Final[Mapping[str, str]] = {
     "bot.unknown": "the bot exists",
     "bot.exists": "a new bot's id is not taken",
     "bot.state": "a new bot is running or stopped",
+    "bot.too_early": "a halted bot is resumed no earlier than its limit earliest_resume_s allows",
     "connection.unknown": "the exchange connection exists",
     "connection.exists": "a new connection's id is not taken",
     "connection.exchange": "new credentials are for the same exchange",
@@ -139,6 +140,12 @@ class Event(Part):
         if document.get("state") == "terminated":
             raise removing()
         return self._change(document)
+
+    def check_facts(self, document: Mapping[str, Any], seen: Callable[[str], Mapping[str, Any]], now: float) -> None:
+        """Judges the event by what was last ``seen`` of a bot (its facts by its id, empty if there are none).
+
+        ``document`` is the tenant's present one, ``now`` in epoch seconds. Raises EventError.
+        """
 
     @abstractmethod
     def _change(self, document: Mapping[str, Any]) -> dict[str, Any]:

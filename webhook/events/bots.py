@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
@@ -253,6 +253,12 @@ class BotResumed(_BotEvent):
 
     type: ClassVar[str] = "bot.resumed"
     summary: ClassVar[str] = "The customer lifted a bot's risk halt."
+
+    def check_facts(self, document: Mapping[str, Any], seen: Callable[[str], Mapping[str, Any]], now: float) -> None:
+        try:
+            changes.check_resume(document, self.data.bot_id, seen(self.data.bot_id), now)
+        except changes.TooEarlyError as error:
+            raise refuse("/data/bot_id", str(error), f"{error.possible_at} or later", "bot.too_early") from None
 
     def _change_bot(self, document: Mapping[str, Any]) -> dict[str, Any]:
         return changes.resume_bot(self.data.bot_id)(document)

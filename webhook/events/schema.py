@@ -24,7 +24,7 @@ def event_schema() -> Schema:
     """
     document = json_schema()
     definitions: Schema = {
-        name: part for name, part in document["$defs"].items() if name not in ("Bot", "SecretVersions")
+        name: part for name, part in document["$defs"].items() if name not in ("Bot", "SecretVersions", "RiskHalt")
     }
     definitions["NewBot"] = new_bot = _new_bot(document["$defs"]["Bot"])
     connection = definitions["ExchangeConnection"]

@@ -39,6 +39,7 @@ class TenantCreatedData(TenantData):
     gateway: Any = None
     redis: Any = None
     dashboard: Any = None
+    risk: Any = None
     exchange_connections: Any = None
     bots: Any = None
 
@@ -97,6 +98,7 @@ class TenantChanges(Part):
     gateway: Any = None
     redis: Any = None
     dashboard: Any = None
+    risk: Any = None
 
 
 class TenantUpdatedData(TenantData):
@@ -106,7 +108,7 @@ class TenantUpdatedData(TenantData):
 
 
 class TenantUpdated(Event):
-    """Settings of a tenant changed. Within placement, gateway and redis, what is not given stays."""
+    """Settings of a tenant changed. Within placement, gateway, redis and risk, what is not given stays."""
 
     type: ClassVar[str] = "tenant.updated"
     summary: ClassVar[str] = "Settings of the tenant changed."
@@ -205,7 +207,7 @@ class SubscriptionChanged(Event):
         return {**document, "plan": self.data.plan}
 
     def _origins(self, document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        return [(name, "/data/plan") for name in ("/plan", "/bots", "/exchange_connections", "/gateway")]
+        return [(name, "/data/plan") for name in ("/plan", "/bots", "/exchange_connections", "/gateway", "/risk")]
 
 
 class StackUpgradedData(TenantData):

@@ -83,10 +83,14 @@ def inspect_digest(facts: dict[str, Any]) -> str:
     """What an edit by hand would change in a container: its configuration, not its state."""
     kept = {key: facts.get(key) for key in ("Config", "HostConfig", "Image", "Mounts", "Name", "Path", "Args")}
     kept["Mounts"] = sorted(kept["Mounts"] or [], key=lambda mount: mount.get("Destination", ""))
-    networks = (facts.get("NetworkSettings") or {}).get("Networks") or {}
-    kept["Networks"] = {name: sorted(set(net.get("Aliases") or [])) for name, net in networks.items()}
+    kept["Networks"] = {name: sorted(set(net.get("Aliases") or [])) for name, net in networks_of(facts).items()}
     short_id = facts.get("Id", "")[:12]
     return digest(json.dumps(kept, sort_keys=True).replace(short_id, "").encode())
+
+
+def networks_of(container: dict[str, Any]) -> dict[str, Any]:
+    """The networks that an inspected container is in, by name, whether it runs or not."""
+    return (container.get("NetworkSettings") or {}).get("Networks") or {}
 
 
 def read_lifecycle(bot_dir: Path) -> dict[str, Any] | None:
@@ -126,6 +130,7 @@ def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> di
         "fills": _count(heartbeat.get("fills")),
         "position": _entries(heartbeat.get("position"), ("base", "cost_quote")),
         "halted": _entries(heartbeat.get("halted"), ("code", "message", "at")),
+        "risk": _entries(heartbeat.get("risk"), ("day", "day_pnl", "pnl", "equity", "position", "quote")),
         "connectors": {str(_text(name)): ready is True for name, ready in connectors.items()}
         if isinstance(connectors, dict) and len(connectors) <= CONNECTORS_MAX
         else None,
@@ -229,6 +234,10 @@ def deep_check(
         elif facts != wanted:
             reasons.append(f"file {relative} has another mode or owner")
     reasons += [f"container {c['name']} was altered" for c in altered_containers(engine, state, containers)]
+    network = state.get("network") or {}
+    for guest in network.get("attach", []):
+        if network["name"] not in networks_of(engine.inspect(guest["container"]) or {}):
+            reasons.append(f"container {guest['container']} is not in the tenant's network")
     return reasons
 
 
