@@ -196,6 +196,7 @@ class Bot:
     balances: dict[str, str] = field(default_factory=lambda: {"USDT": "20000", "BTC": "1"})
     fee: str = "0"
     resumes: int = 0
+    agent: Path = ROOT / "agent"
 
     def __post_init__(self) -> None:
         self.started_at = 0.0
@@ -226,7 +227,8 @@ class Bot:
             tenant=self.tenant, bot=self.bot, connector="binance", trading_pair=PAIR,
             config={key: Decimal(str(value)) if isinstance(value, float) else value
                     for key, value in self.config.items()},
-            limits={name: Decimal(str(value)) for name, value in self.risk.items()})
+            limits={name: value if isinstance(value, bool) else Decimal(str(value))
+                    for name, value in self.risk.items()})
         files = {
             "conf_client.yml": engine_client_config(context),
             **strategy.engine_files(context),
@@ -270,7 +272,7 @@ class Bot:
     # -- container
 
     def _arguments(self) -> list[str]:
-        folder, agent = self.folder, ROOT / "agent"
+        folder, agent = self.folder, self.agent
         volumes = {
             f"{agent}": "/opt/hummingfleet/agent:ro", f"{agent}/scripts": "/home/hummingbot/scripts:ro",
             f"{agent}/controllers": "/home/hummingbot/controllers:ro",

@@ -100,23 +100,22 @@ class ScriptedMarket:
 
     def gap(self, to: int) -> None:
         """The price is elsewhere when the bot, cut off from all streams, looks again."""
-        def jump() -> None:
-            self.sandbox.control.request("POST", "/disconnect", {})
-            self.sandbox.set_price(to)
-
-        self._act(jump)
-        self.settle()
+        before = self._streams()
+        self.sandbox.control.request("POST", "/disconnect", {})
+        self.sandbox.set_price(to)
+        self._trade_on(to, before)
 
     def outage(self, to: int | None = None) -> None:
         """The exchange is gone until the bot has noticed; the price moves meanwhile."""
+        before, complaints = self._streams(), self._complaints()
         self.sandbox.fault("outage")
         try:
-            wait_for("the bot notices", lambda: not all(self.bot.heartbeat["connectors"].values()))
+            wait_for("the bot notices", lambda: self._complaints() > complaints + 1)
             if to is not None:
                 self.sandbox.set_price(to)
         finally:
-            self._act(self.sandbox.heal)
-        self.settle()
+            self.sandbox.heal()
+        self._trade_on(to, before)
 
     def refusals(self, to: int, count: int = 2) -> None:
         """The exchange refuses the next orders, for no reason that the bot could know."""
@@ -149,6 +148,20 @@ class ScriptedMarket:
         for _ in range(2):
             self._act(lambda: self.sandbox.set_price(best["price"], volume=f"{part:f}"))
             self.settle()
+
+    def _streams(self) -> dict[str, int]:
+        return dict(self.sandbox.control.get("/stats")["connections"])
+
+    def _complaints(self) -> int:
+        return sum(" WARNING " in line or " ERROR " in line for line in self.bot.log().splitlines())
+
+    def _trade_on(self, price: int | str | None, streams: dict[str, int]) -> None:
+        """Once the streams are back the market goes on: an engine that missed a move learns of it from the next."""
+        wait_for("the streams are back",
+                 lambda: all(self._streams().get(kind, 0) >= count for kind, count in streams.items()))
+        last = D(self.sandbox.control.get("/prices")["prices"][PAIR]["price"] if price is None else price)
+        self._act(lambda: [self.sandbox.set_price(f"{item:f}") for item in (last + TICK, last)])
+        self.settle()
 
     def _act(self, action: Callable[[], Any]) -> None:
         action()
