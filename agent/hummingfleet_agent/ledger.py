@@ -7,7 +7,7 @@ final yet restores the truth exactly. Cells, orders and totals share the file: t
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -124,7 +124,9 @@ class Ledger:
         self.step = None if data["step"] is None else Decimal(data["step"])
         self.market = data.get("market")
         for key, item in data["cells"].items():
-            self.cells[key] = Cell(*(Decimal(item[name]) for name in ("buy", "sell", "held", "cost")))
+            # Former versions did not write down what was ever bought and sold.
+            self.cells[key] = Cell(*(Decimal(item[name]) for name in ("buy", "sell", "held", "cost")),
+                                   *(Decimal(item.get(name, "0")) for name in ("bought", "sold")))
         for client_id, item in data["orders"].items():
             self.orders[client_id] = OrderEntry(
                 client_id=client_id, side=item["side"], cell=item["cell"],
@@ -146,7 +148,8 @@ class Ledger:
             "step": None if self.step is None else str(self.step), "market": self.market,
             "cells": {
                 key: {"buy": str(cell.buy_price), "sell": str(cell.sell_price),
-                      "held": str(cell.held), "cost": str(cell.cost)}
+                      "held": str(cell.held), "cost": str(cell.cost),
+                      "bought": str(cell.bought), "sold": str(cell.sold)}
                 for key, cell in self.cells.items()
             },
             "orders": {
@@ -264,13 +267,33 @@ class Ledger:
     def set_plan(self, levels: Iterable[Level], step: Decimal) -> None:
         """Make the levels known as cells; forget empty cells of former plans."""
         self.step = step
-        wanted = {level.key: level for level in levels}
+        self.set_cells({level.key: Cell(level.buy_price, level.sell_price) for level in levels})
+        self._dirty = True
+
+    def set_cells(self, wanted: Mapping[str, Cell]) -> None:
+        """Make these cells known, with their prices; forget others that hold nothing and have no order under way."""
         busy = {entry.cell for entry in self.unsettled()}
         for key in [key for key, cell in self.cells.items() if key not in wanted and key not in busy and not cell.held]:
             del self.cells[key]
-        for key, level in wanted.items():
-            self.cells.setdefault(key, Cell(level.buy_price, level.sell_price))
-        self._dirty = True
+            self._dirty = True
+        for key, cell in wanted.items():
+            known = self.cells.get(key)
+            if known is None or (known.buy_price, known.sell_price) != (cell.buy_price, cell.sell_price):
+                self.cells[key] = replace(known or cell, buy_price=cell.buy_price, sell_price=cell.sell_price)
+                self._dirty = True
+
+    def gather(self, target: str) -> None:
+        """Give what all other cells hold to ``target``: sold from there it has one average price.
+
+        Orders may be under way: what they buy is booked in their own cells, and gathered the next time.
+        """
+        for key, cell in list(self.cells.items()):
+            if key == target or not (cell.held or cell.cost):
+                continue
+            kept = self.cells.get(target) or Cell(ZERO, ZERO)
+            self.cells[target] = replace(kept, held=kept.held + cell.held, cost=kept.cost + cell.cost)
+            self.cells[key] = replace(cell, held=ZERO, cost=ZERO)
+            self._dirty = True
 
     def merge_cells(self, moves: dict[str, str]) -> None:
         """Give what cells hold to other cells (from -> to); cells with an order under way are left alone."""
@@ -320,7 +343,8 @@ class Ledger:
         """Write off what is left and return how much base that was."""
         dust = self.base
         self.base = ZERO
-        self.cells = {key: replace(cell, held=ZERO, cost=ZERO) for key, cell in self.cells.items() if key != LOOSE}
+        self.cells = {key: replace(cell, held=ZERO, cost=ZERO, sold=cell.sold + cell.held)
+                      for key, cell in self.cells.items() if key != LOOSE}
         self._dirty = True
         return dust
 
@@ -363,7 +387,8 @@ class Ledger:
             self.base += net
             self.quote -= quote + fee_quote
             cell = self.cells.get(entry.cell) or Cell(ZERO, ZERO)
-            self.cells[entry.cell] = replace(cell, held=cell.held + net, cost=cell.cost + quote + fee_quote)
+            self.cells[entry.cell] = replace(cell, held=cell.held + net, cost=cell.cost + quote + fee_quote,
+                                             bought=cell.bought + base)
             return
         net = base + fee_base
         self.base -= net
@@ -385,7 +410,7 @@ class Ledger:
         cell = self.cells[key]
         held = cell.held - base
         cost = cell.cost * held / cell.held if cell.held > 0 and held > 0 else ZERO
-        self.cells[key] = replace(cell, held=held, cost=cost)
+        self.cells[key] = replace(cell, held=held, cost=cost, sold=cell.sold + base)
 
     def describe(self) -> list[str]:
         """Lines for a person: what each cell holds and does."""

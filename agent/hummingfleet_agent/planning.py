@@ -27,13 +27,16 @@ class MarketRules:
 class Cell:
     """What one key of a plan holds: ``held`` base, bought for ``cost`` quote (fees included).
 
-    ``buy_price`` and ``sell_price`` are those of a grid's level; 0 where a strategy has none.
+    ``buy_price`` and ``sell_price`` are those of a grid's level; 0 where a strategy has none. ``bought`` and ``sold``:
+    base that it ever bought and sold, before fees on purchases.
     """
 
     buy_price: Decimal
     sell_price: Decimal
     held: Decimal = ZERO
     cost: Decimal = ZERO
+    bought: Decimal = ZERO
+    sold: Decimal = ZERO
 
 
 @dataclass(frozen=True)

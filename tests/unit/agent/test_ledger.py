@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from hummingfleet_agent.errors import ConfigurationError
 from hummingfleet_agent.grid_plan import GridSettings, plan_levels
 from hummingfleet_agent.ledger import Executed, Halt, Intent, Ledger
 from hummingfleet_agent.order_ids import OrderIdFactory
-from hummingfleet_agent.planning import MarketRules
+from hummingfleet_agent.planning import Cell, MarketRules
 from hummingfleet_agent.risk import RiskState
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,3 +214,63 @@ def test_a_bot_that_holds_nothing_may_change_its_market(book: Ledger) -> None:
     book.claim_market("binance ETH-USDT")
     assert (book.market, book.cells, book.orders, book.step) == ("binance ETH-USDT", {}, {}, None)
     assert book.newest_nonce_us() == newest
+
+
+def test_a_gathered_position_has_one_average(book: Ledger, tmp_path: Path) -> None:
+    """What is sold in parts leaves the average price as it was, and cells remember what they bought and sold."""
+    for name, level in (("a", LEVELS[8]), ("b", TOP)):
+        order(book, name, cell=level.key)
+        book.account(name, Executed(D("0.001"), level.buy_price / 1000, trades=1), final=name == "a")
+    book.gather("sale")
+    assert {key: (cell.held, cell.cost) for key, cell in book.cells.items() if cell.held} == {
+        "sale": (D("0.002"), D("68.5"))}
+    # The order that was under way buys on, into its own cell.
+    book.account("b", Executed(D("0.003"), D("103.5"), fee_base=D("0.000003"), trades=2), final=True)
+    assert (book.cells[TOP.key].bought, book.cells[TOP.key].held) == (D("0.003"), D("0.001997"))
+    book.gather("sale")
+    average = book.cells["sale"].cost / book.cells["sale"].held
+    order(book, "c", "SELL", cell="sale")
+    book.account("c", Executed(D("0.001"), D(36), trades=1), final=True)
+    sale = book.cells["sale"]
+    assert (sale.sold, sale.held) == (D("0.001"), book.base) and abs(sale.cost / sale.held - average) < D("1e-18")
+    book.save()
+    assert Ledger.load(tmp_path / "ledger.json").cells == book.cells
+
+
+def test_cells_that_are_not_wanted_any_more_are_forgotten_once_they_are_empty(book: Ledger) -> None:
+    order(book, "a", cell="old")
+    book.account("a", Executed(D("0.001"), D(34), trades=1), final=False)
+    for wanted in ({"new": Cell(D(1), D(2))}, {"new": Cell(D(1), D(3))}):
+        book.set_cells(wanted)
+        assert set(book.cells) == {"old", "new"} and book.cells["new"] == wanted["new"]
+    book.gather("new")
+    book.set_cells({"new": Cell(D(1), D(3))})
+    assert "old" in book.cells, "its order is under way"
+    book.account("a", Executed(D("0.001"), D(34), trades=1), final=True)
+    book.set_cells({"new": Cell(D(1), D(3))})
+    assert book.cells == {"new": Cell(D(1), D(3), D("0.001"), D(34))}
+
+
+def test_looking_at_unchanged_cells_writes_nothing(book: Ledger) -> None:
+    book.save()
+    saved = book.path.stat().st_mtime_ns
+    book.set_cells(dict(book.cells))
+    book.gather(TOP.key)
+    book.save_if_changed()
+    assert book.path.stat().st_mtime_ns == saved
+
+
+def test_a_ledger_of_the_former_version_is_read(book: Ledger, tmp_path: Path) -> None:
+    order(book, "a")
+    book.account("a", Executed(D("0.001"), D(34), trades=1), final=True)
+    book.save()
+    data = json.loads(book.path.read_text())
+    for cell in data["cells"].values():
+        del cell["bought"], cell["sold"]
+    book.path.write_text(json.dumps(data))
+    cell = Ledger.load(book.path).cells[TOP.key]
+    assert (cell.held, cell.bought) == (D("0.001"), 0)
+    del data["cells"][TOP.key]["held"]
+    book.path.write_text(json.dumps(data))
+    with pytest.raises(ConfigurationError):
+        Ledger.load(book.path)
