@@ -7,6 +7,7 @@ classes: the engine takes the alphabetically first controller and configuration 
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -84,6 +85,7 @@ class FleetController(ControllerBase):
         super().__init__(config, *args, **kwargs)
         self.config = config
         self.runtime = shared.get()
+        self.runtime.before_order = self.before_order
         self.runtime.on_order_end = self._order_ended
         self._pending: dict[str, tuple[WantedOrder, float]] = {}
         self._failures: dict[str, tuple[int, float]] = {}
@@ -103,13 +105,20 @@ class FleetController(ControllerBase):
     def validate(self, config: FleetConfig) -> None:
         """Raise ValueError where ``config`` cannot replace the present one while the bot runs."""
 
+    def before_order(self, key: str, side: str) -> bool:
+        """The last word on an order, just before it is written down; False: it is not made.
+
+        What it changes in ``ledger.strategy`` reaches the disk in the same write as the order.
+        """
+        return True
+
     def order_ended(self, key: str, failure: str | None) -> None:
         """The order of ``key`` has ended: filled or cancelled (None), or refused (why)."""
 
     @property
     def capital(self) -> Decimal:
         """Quote that is given to the strategy; the base of its equity."""
-        raise NotImplementedError
+        return self.config.total_amount_quote
 
     # -- offered to strategies
 
@@ -215,7 +224,7 @@ class FleetController(ControllerBase):
         now = time.monotonic()
         funds = {"BUY": self._available("BUY"), "SELL": self._available("SELL")}
         short = {"BUY": 0, "SELL": 0}
-        held_back: dict[str, int] = {}
+        held_back = Counter(decision.held_back)
         exposure = self._exposure()
         created = 0
         for order in decision.create:
@@ -228,7 +237,7 @@ class FleetController(ControllerBase):
                 # What a market order pays beyond the mid price is judged when it is sent.
                 breach = judge_order(self.runtime.settings.risk, exposure, value=value, price=order.price, mid=mid)
                 if breach is not None:
-                    held_back[breach.limit] = held_back.get(breach.limit, 0) + 1
+                    held_back[breach.limit] += 1
                     continue
             needed = value if order.side == "BUY" else order.amount
             if funds[order.side] < needed:

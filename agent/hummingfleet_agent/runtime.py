@@ -52,6 +52,7 @@ class Runtime:
     # Why it does not trade although nothing forbids it.
     notice: Halt | None = None
     waiting: dict[str, str] = field(default_factory=dict)
+    before_order: Callable[[str, str], bool] = lambda key, side: True
     on_order_end: Callable[[str, str | None], None] | None = None
     # Client ids of the orders that close the position of a halted bot.
     closing: set[str] = field(default_factory=set)

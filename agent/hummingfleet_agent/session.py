@@ -76,7 +76,7 @@ class Session:
         beat = threading.Thread(target=self._beat_until_loop_runs, daemon=True)
         beat.start()
         try:
-            populate_conf(self.home)
+            populate_conf(self.home, self.settings.broker if self.mode == "run" else None)
             password = read_password(self.home)
             self.state.engine_version = engine.import_engine(self.home)
             engine.patch_order_ids(ids, self.state.record_order)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+from .exits import Exit, ProfitExits, find_exit, follow_peak
 from .planning import ZERO, Decision, MarketRules, WantedOrder, floor_to, text
 from .risk import Exposure, RiskLimits, judge_order
 
@@ -23,7 +24,6 @@ SIZE_PATTERN = re.compile(r"[0-9]{1,15}(\.[0-9]{1,18})?", re.ASCII)
 LIFE_SECONDS = 600.0
 REMEMBERED = 200
 ALIVE_AT_MOST = 1000
-EXITS = ("take_profit_pct", "stop_loss_pct", "trailing_activation_pct", "trailing_delta_pct", "time_limit_s")
 
 
 class SignalError(ValueError):
@@ -54,9 +54,15 @@ class SignalSettings:
     time_limit_s: int | None = None
     cooldown_s: int = 0
 
+    @property
+    def profit_exits(self) -> ProfitExits:
+        """Those of the exits that depend on profit. Raises ValueError."""
+        return ProfitExits(self.take_profit_pct, self.trailing_activation_pct, self.trailing_delta_pct)
+
     def check(self) -> None:
         """Raises ValueError naming the field that cannot be used."""
-        for name in ("order_amount", *EXITS):
+        _ = self.profit_exits
+        for name in ("order_amount", "stop_loss_pct", "time_limit_s"):
             value = getattr(self, name)
             if value is not None and not (Decimal(value).is_finite() and value > 0):
                 raise ValueError(f"{name} must be above 0")
@@ -66,11 +72,6 @@ class SignalSettings:
             raise ValueError("max_signal_age_s must be between 5 and 300")
         if self.cooldown_s < 0:
             raise ValueError("cooldown_s must not be negative")
-        if (self.trailing_activation_pct is None) != (self.trailing_delta_pct is None):
-            raise ValueError("trailing_activation_pct and trailing_delta_pct go together")
-        if (self.trailing_activation_pct is not None and self.trailing_delta_pct is not None
-                and self.trailing_delta_pct > self.trailing_activation_pct):
-            raise ValueError("trailing_delta_pct must not be above trailing_activation_pct")
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Step:
     decision: Decision
     memory: Memory
     signal: str | None = None
-    exit: str | None = None
+    exit: Exit | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -200,8 +201,9 @@ def parse_signal(data: object) -> Signal:
                 or not math.isfinite(value):
             raise SignalError(f"{name} must be a time in seconds since 1970")
     sent_at, expires_at = float(data["sent_at"]), float(data["expires_at"])
-    if not sent_at < expires_at <= sent_at + LIFE_SECONDS:
-        raise SignalError(f"expires_at must be after sent_at, by {LIFE_SECONDS:.0f} s at most")
+    # A sender's clock may be ahead: sent_at may lie after expires_at, which is the control node's.
+    if expires_at > sent_at + LIFE_SECONDS:
+        raise SignalError(f"expires_at must not be more than {LIFE_SECONDS:.0f} s after sent_at")
     return Signal(identity, data["action"], None if size is None else Decimal(size), sent_at, expires_at)
 
 
@@ -291,9 +293,9 @@ def step(settings: SignalSettings, memory: Memory, now: Situation) -> Step:
     memory = _watch(memory, now)
     if now.under_way or now.mid is None or now.rules is None:
         return Step(nothing, memory, notes=notes)
-    exit_reason = find_exit(settings, memory, now)
-    if exit_reason is not None:
-        return Step(_market("SELL", now.sellable, now), memory, exit=exit_reason, notes=notes)
+    end = due_exit(settings, memory, now)
+    if end is not None:
+        return Step(_market("SELL", now.sellable, now), memory, exit=end, notes=notes)
     signal = memory.waiting
     if signal is None:
         return Step(nothing, memory, notes=notes)
@@ -310,23 +312,22 @@ def step(settings: SignalSettings, memory: Memory, now: Situation) -> Step:
     return Step(_market("BUY" if signal.action == "buy" else "SELL", amount, now), memory, signal.id, notes=notes)
 
 
-def find_exit(settings: SignalSettings, memory: Memory, now: Situation) -> str | None:
+def due_exit(settings: SignalSettings, memory: Memory, now: Situation) -> Exit | None:
     """Why the position is to be sold now; None where it is not. Measured at the mid price, from the average price."""
     if not now.sellable or now.mid is None or now.cost <= 0:
         return None
     average = now.cost / now.held
     gain = (now.mid / average - 1) * 100
-    highest = (max(memory.peak or now.mid, now.mid) / average - 1) * 100
     if settings.stop_loss_pct is not None and gain <= -settings.stop_loss_pct:
-        return "SIGNAL_STOP_LOSS"
-    if settings.take_profit_pct is not None and gain >= settings.take_profit_pct:
-        return "SIGNAL_TAKE_PROFIT"
-    if settings.trailing_activation_pct is not None and settings.trailing_delta_pct is not None \
-            and highest >= settings.trailing_activation_pct and gain <= highest - settings.trailing_delta_pct:
-        return "SIGNAL_TRAILING_STOP"
+        return Exit("STOP_LOSS", f"loss {-gain:.4f} % reached stop_loss_pct {text(settings.stop_loss_pct)}")
+    # The highest price is what is remembered: a purchase changes the average, and with it every profit.
+    highest = (max(memory.peak or now.mid, now.mid) / average - 1) * 100
+    end = find_exit(settings.profit_exits, follow_peak(settings.profit_exits, None, highest), gain)
+    if end is not None:
+        return end
     if settings.time_limit_s is not None and memory.opened_at is not None \
             and now.now >= memory.opened_at + settings.time_limit_s:
-        return "SIGNAL_TIME_LIMIT"
+        return Exit("TIME_LIMIT", f"held for {now.now - memory.opened_at:.0f} s, time_limit_s {settings.time_limit_s}")
     return None
 
 

@@ -43,7 +43,8 @@ class SingleOrderExecutor(OrderExecutor):
         """Send the order, unless the bot may not trade or the level has one already."""
         runtime = shared.get()
         cell, _, target = (self.config.level_id or "").partition("|")
-        if self.status != RunnableStatus.RUNNING or not runtime.may_trade or runtime.unsettled_of(cell):
+        if (self.status != RunnableStatus.RUNNING or not runtime.may_trade or runtime.unsettled_of(cell)
+                or not runtime.before_order(cell, self.config.side.name)):
             self._finish(CloseType.EARLY_STOP)
             return
         runtime.ledger.intent = Intent(cell, self.config.price, self.config.amount, type(self.config.amount)(target))
