@@ -15,11 +15,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
+from ansible_collections.hummingfleet.core.plugins.module_utils.broker import broker_access
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from . import access, events, logs, openapi, problems, work
+from . import access, events, logs, openapi, problems, signals, work
 from .callbacks import Outbox
 from .installation import Installation
 from .journal import Journal
@@ -27,6 +28,10 @@ from .limits import RateLimiter
 from .metrics import WebMetrics
 from .problems import Problem
 from .secrets_file import SecretsFile, Verifier
+from .signal_bus import Bus, SignalBus
+from .signal_desk import SignalDesk
+from .signal_log import SignalLog
+from .signal_tokens import SignalTokens
 from .tokens import TokenStore
 from .views import ROUTES, Call, NotReadyError, Services, Views
 
@@ -49,6 +54,7 @@ def create_app(
     verifier: Verifier | None = None,
     tokens: TokenStore | None = None,
     outbox: Outbox | None = None,
+    bus: Bus | None = None,
     clock: Callable[[], float] = time.time,
     steady: Callable[[], float] = time.monotonic,
 ) -> Flask:
@@ -63,13 +69,27 @@ def create_app(
     journal = journal or Journal(registry, fleet, installation.catalogue)
     description = openapi.document(
         ROUTES,
-        event_schema=events.event_schema(),
-        event_examples={name: kind.example() for name, kind in events.EVENT_TYPES.items()},
+        event_schema=events.event_schema(here.catalogue),
+        examples={
+            "EventBody": {name: kind.example() for name, kind in events.EVENT_TYPES.items()},
+            "SignalBody": signals.EXAMPLES,
+        },
         version=importlib.metadata.version("hummingfleet"),
         max_body_bytes=settings.max_body_bytes,
     )
     metrics = WebMetrics(journal.stats)
     secrets_file = SecretsFile(settings.secrets_path)
+    signal_log = SignalLog(registry)
+    signal_bus = SignalBus(lambda node: broker_access(fleet, node))
+    signal_desk = SignalDesk(
+        signal_log,
+        bus or signal_bus,
+        ack_seconds=settings.signal_ack_seconds,
+        # Each takes a thread while it waits for its bot; the others stay free for events.
+        waiting=max(1, settings.threads // 2),
+        clock=clock,
+    )
+    signal_bus.listen(signal_desk.late)
     views = Views(
         Services(
             settings=settings,
@@ -81,6 +101,12 @@ def create_app(
             metrics=metrics,
             tenant_limit=RateLimiter(settings.tenant_events_per_minute, clock=steady),
             failure_limit=RateLimiter(settings.failures_per_minute, clock=steady),
+            secrets_file=secrets_file,
+            signal_desk=signal_desk,
+            signal_log=signal_log,
+            signal_tokens=SignalTokens(registry, clock),
+            signal_limit=RateLimiter(settings.signals_per_minute, burst=settings.signal_burst, clock=steady),
+            stranger_limit=RateLimiter(settings.failures_per_minute, clock=steady),
             clock=clock,
             checks={
                 "registry": lambda: _check_registry(registry),
@@ -156,13 +182,14 @@ def _record(call: Call, status: int, metrics: WebMetrics) -> None:
     method = request.method if request.method in _METHODS else "other"
     metrics.answered(method, call.route, status, seconds, call.problem)
     if _LOG.isEnabledFor(logging.INFO):
+        token = call.token or call.signal_token
         line: dict[str, Any] = {
             "method": method,
             "route": call.route,
             "status": status,
             "ms": round(seconds * 1000, 2),
             "client": call.address,
-            "token": call.token.id if call.token is not None else None,
+            "token": token.id if token is not None else None,
             "problem": call.problem,
         }
         logs.bind(event=call.event, tenant=call.tenant)

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
+SIGNAL_OUTCOMES = frozenset(
+    # accepted before; nothing was passed on; the bot is not to have it
+    {"duplicate", "stale", "busy", "no_broker", "broker_unreachable", "not_listening", "unknown"}
+    | {"tenant_suspended", "tenant_terminated", "no_bot", "no_signals", "risk_halt", "bot_stopped", "bot_liquidated"}
+    # what bots answer
+    | {"accepted", "expired", "halted", "not_connected", "too_large", "no_position", "no_size", "cooldown", "invalid"}
+)
+
 
 class JournalCollector(Collector):
     """What waits and what failed, asked of the registry at the time of the question."""
@@ -82,6 +90,12 @@ class WebMetrics:
         self.repeated = Counter(
             "hummingfleet_events_repeated", "Deliveries of events that were stored before.", registry=self.registry
         )
+        self._signals = Counter(
+            "hummingfleet_signals",
+            "Signals with a good token, by what became of them.",
+            ["outcome"],
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
         self.registry.register(JournalCollector(stats))
 
@@ -91,6 +105,10 @@ class WebMetrics:
         self._seconds.labels(route).observe(seconds)
         if problem is not None:
             self._problems.labels(problem).inc()
+
+    def signal(self, outcome: str) -> None:
+        """Counts a signal; what bots say that no bot of ours would is counted as one."""
+        self._signals.labels(outcome if outcome in SIGNAL_OUTCOMES else "other").inc()
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""

@@ -9,18 +9,16 @@ import enum
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault, pointer
 
-from . import callbacks, problems
+from . import callbacks, problems, signals
 from .problems import Kind
-from .text import shown
+from .text import read_time, shown
 from .tokens import Scope
 
 _PROBLEM = "Problem"
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHOWN_MAX = 80
 
 Schema = Mapping[str, Any]
@@ -32,6 +30,7 @@ class Auth(enum.Enum):
     NOBODY = "nobody"
     SIGNATURE = "signature"
     TOKEN = "token"  # noqa: S105  the name of a way, not a token
+    SIGNAL = "signal"  # a token in the body, or a signature
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Parameter:
     description: str
     schema: Schema
     place: str = "query"
+    optional: bool = False
 
     def read(self, text: str) -> Any:
         """The value that ``text`` stands for; raises ValueError with what is allowed."""
@@ -55,7 +55,7 @@ class Parameter:
             if text not in schema["enum"]:
                 raise ValueError(", ".join(schema["enum"]))
         elif schema.get("format") == "date-time":
-            return _read_time(text)
+            return read_time(text)
         elif not re.fullmatch(schema["pattern"].removeprefix("^").removesuffix("$"), text, re.ASCII):
             raise ValueError(schema.get("title", f"text that matches {schema['pattern']}"))
         return text
@@ -86,6 +86,8 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     body: str | None = None
     description: str = ""
+    max_body_bytes: int | None = None  # default: the setting
+    media_types: tuple[str, ...] = ("application/json",)
 
     @property
     def query(self) -> dict[str, Parameter]:
@@ -135,25 +137,30 @@ def document(
     routes: Iterable[Route],
     *,
     event_schema: Schema,
-    event_examples: Mapping[str, Schema],
+    examples: Mapping[str, Mapping[str, Schema]],
     version: str,
     max_body_bytes: int,
 ) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of ``routes``; ``event_schema`` is the schema of an event's body (JSON Schema)."""
+    """The OpenAPI 3.1 document of ``routes``; ``event_schema`` is the schema of an event's body (JSON Schema).
+
+    ``examples`` are those of bodies, by the name of their schema.
+    """
     schemas: dict[str, Any] = {name: dict(schema) for name, schema in SCHEMAS.items()}
     schemas |= _components("EventBody", event_schema)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         operation = _operation(route)
         if route.body is not None:
+            content = {
+                "schema": _reference(route.body),
+                "examples": {name: {"value": dict(example)} for name, example in examples[route.body].items()},
+            }
             operation["requestBody"] = {
                 "required": True,
-                "description": f"At most {max_body_bytes} bytes.",
+                "description": f"At most {route.max_body_bytes or max_body_bytes} bytes.",
                 "content": {
-                    "application/json": {
-                        "schema": _reference(route.body),
-                        "examples": {name: {"value": dict(example)} for name, example in event_examples.items()},
-                    }
+                    media_type: content if media_type == "application/json" else _text_of(route.body)
+                    for media_type in route.media_types
                 },
             }
         paths.setdefault(route.path, {})[route.method.lower()] = operation
@@ -201,12 +208,13 @@ def _operation(route: Route) -> dict[str, Any]:
         Auth.NOBODY: [{}],
         Auth.SIGNATURE: [{"signature": []}],
         Auth.TOKEN: [{"token": []}],
+        Auth.SIGNAL: [{}, {"signature": []}],
     }[route.auth]
     parameters = [
         {
             "name": parameter.name,
             "in": parameter.place,
-            "required": parameter.place != "query",
+            "required": parameter.place != "query" and not parameter.optional,
             "description": parameter.description,
             "schema": dict(parameter.schema),
         }
@@ -262,21 +270,13 @@ def _components(name: str, schema: Schema) -> dict[str, Any]:
     return {name: moved({key: value for key, value in schema.items() if key not in ("$defs", "$schema")})} | definitions
 
 
+def _text_of(name: str) -> dict[str, Any]:
+    """The same JSON, sent as text."""
+    return {"schema": {"type": "string", "contentMediaType": "application/json", "contentSchema": _reference(name)}}
+
+
 def _reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _read_time(text: str) -> datetime:
-    allowed = "a time such as 2026-11-23T05:00:00Z"
-    if not _DATE_TIME.fullmatch(text):
-        raise ValueError(allowed)
-    try:
-        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError(allowed) from None
-    if not 1970 <= moment.year < 9999:  # what every clock and database can hold
-        raise ValueError(allowed)
-    return moment
 
 
 # --- schemas of answers ----------------------------------------------------------------------------------------------
@@ -309,9 +309,20 @@ def _page(item: str, description: str) -> Schema:
 _TEXT: Schema = {"type": "string"}
 _NUMBER: Schema = {"type": "integer", "minimum": 0}
 _TIME: Schema = {"type": "string", "format": "date-time"}
+_DATE: Schema = {"type": "string", "format": "date"}
 EVENT_STATES = ("accepted", "applied", "failed", "discarded")
 TENANT_WORK = ("idle", "waiting", "running", "retrying", "failed")
 CALLBACK_STATES = callbacks.STATES
+_SIGNAL_TOKEN: Mapping[str, Schema] = {
+    "id": {**_TEXT, "description": "Public: a sender who signs names it."},
+    "tenant": _TEXT,
+    "bot": _TEXT,
+    "generation": {**_NUMBER, "description": "Counts the bot's tokens."},
+    "created_at": _TIME,
+    "expires_at": {**_or_null(_TIME), "description": "When it ends, since there is a newer one; null: it does not."},
+    "revoked_at": _or_null(_TIME),
+    "state": {"type": "string", "enum": ["valid", "expired", "revoked"]},
+}
 
 SCHEMAS: Mapping[str, Schema] = {
     _PROBLEM: _object(
@@ -321,9 +332,10 @@ SCHEMAS: Mapping[str, Schema] = {
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": {**_TEXT, "description": "What is wrong this time, for people."},
             "instance": {**_TEXT, "description": "Names this occurrence; tell the operator."},
+            "code": {**_TEXT, "description": "Which of the kind's reasons it is, for programs."},
             "faults": {"type": "array", "minItems": 1, "items": _reference("Fault")},
         },
-        optional=("instance", "faults"),
+        optional=("instance", "code", "faults"),
         description="Why a request was not answered as asked (RFC 9457).",
     ),
     "Fault": _object(
@@ -379,7 +391,19 @@ SCHEMAS: Mapping[str, Schema] = {
             "seen_at": _or_null(_TIME),
             "facts": {
                 "type": "object",
-                "description": "What its heartbeat said: open orders, fills, position, halt ...",
+                "description": "What its last heartbeat said: open orders, fills, position ...",
+                "properties": {
+                    "halted": {
+                        "type": ["object", "null"],
+                        "description": "Why it stopped trading by itself: code, message, at (epoch seconds).",
+                    },
+                    "risk": {
+                        "type": ["object", "null"],
+                        "description": "Its money in the asset `quote`, as decimal text: `day_pnl` (result of the UTC "
+                        "day `day`), `pnl` (all of it), `equity` (capital and result), `position` (what it holds, at "
+                        "cost).",
+                    },
+                },
             },
         },
         description="A bot: what is wanted, and what it does.",
@@ -394,6 +418,27 @@ SCHEMAS: Mapping[str, Schema] = {
         },
         optional=("message",),
         description="Why the tenant's stack could not be brought to its desired state.",
+    ),
+    "RiskHalt": _object(
+        {
+            "limit": {**_TEXT, "description": "The limit that was reached."},
+            "day": {**_DATE, "description": "The UTC day whose losses reached it."},
+            "value": {"type": "number", "description": "The day's loss at that moment, in US dollars."},
+            "threshold": {"type": "number", "description": "The loss that was allowed, in US dollars."},
+            "at": _TIME,
+            "lifted_at": {**_or_null(_TIME), "description": "When an operator lifted it; null: nobody has."},
+            "until": {**_TIME, "description": "From then on bots can be started again."},
+        },
+        description="All bots of the tenant are stopped until the day has ended.",
+    ),
+    "TenantRiskStatus": _object(
+        {
+            "day": {**_DATE, "description": "The UTC day of now."},
+            "pnl_usd": {**_TEXT, "description": "What all bots won (negative: lost) on that day, in US dollars."},
+            "limit_usd": {**_or_null(_TEXT), "description": "What they may lose in a day; null: there is no limit."},
+            "halt": {"anyOf": [_reference("RiskHalt"), {"type": "null"}]},
+        },
+        description="The UTC day of all the tenant's bots together, as they were last seen.",
     ),
     "Tenant": _object(
         {
@@ -411,6 +456,7 @@ SCHEMAS: Mapping[str, Schema] = {
             "retry_at": _or_null(_TIME),
             "failure": {"anyOf": [_reference("Failure"), {"type": "null"}]},
             "bots": {"type": "array", "items": _reference("Bot")},
+            "risk": _reference("TenantRiskStatus"),
         },
         description="A tenant: desired and applied revision, and what its bots do.",
     ),
@@ -436,6 +482,39 @@ SCHEMAS: Mapping[str, Schema] = {
         description="A message to the portal.",
     ),
     "Callbacks": _page("Callback", "Call-backs, newest first."),
+    "SignalBody": signals.BODY_SCHEMA,
+    "Signal": _object(
+        {
+            "tenant": _TEXT,
+            "bot": _TEXT,
+            "id": _TEXT,
+            "action": {"type": "string", "enum": list(signals.ACTIONS)},
+            "outcome": {
+                **_TEXT,
+                "description": "`accepted`; why the bot refused it; `waiting`: it has not answered yet; `unknown`: it "
+                "has not answered before the signal expired, and may have traded it.",
+            },
+            "accepted": {"type": ["boolean", "null"], "description": "Whether the bot has taken it; null: not known."},
+            "reason": {**_TEXT, "description": "The outcome in words."},
+            "duplicate": {"type": "boolean", "description": "It was passed on before, and not again."},
+            "received_at": _TIME,
+            "expires_at": {**_TIME, "description": "The bot does not trade it later."},
+        },
+        description="A signal and what became of it.",
+    ),
+    "SignalToken": _object(_SIGNAL_TOKEN, description="A token that signals for one bot come with; never its text."),
+    "SignalTokens": _page("SignalToken", "A bot's signal tokens, newest first, also those that have ended."),
+    "NewSignalToken": _object(
+        {
+            **_SIGNAL_TOKEN,
+            "token": {**_TEXT, "description": "Its text, which nobody can be shown again."},
+            "signing_secret": {
+                **_or_null(_TEXT),
+                "description": "What a sender signs with who does not show the token; null if this fleet has none.",
+            },
+        },
+        description="A new signal token.",
+    ),
     "Live": _object({"status": {"const": "ok"}}, description="The process answers."),
     "Ready": _object(
         {

@@ -43,7 +43,7 @@ SIGNATURE = Kind(
     "Signature not accepted",
     "A header is missing, the signature fits no secret, or the timestamp is not of now. The answer never says which.",
 )
-TOKEN = Kind("token", 401, "Token not accepted", "No bearer token, or one that is unknown, expired or revoked.")
+TOKEN = Kind("token", 401, "Token not accepted", "No token, or one that is unknown, expired or revoked.")
 NOT_ALLOWED = Kind("not-allowed", 403, "Not allowed", "Who asks is known and may not do this.")
 NOT_FOUND = Kind("not-found", 404, "Not found", "There is no such thing, or not for this token.")
 METHOD = Kind("method", 405, "Method not allowed", "The path exists; the header `Allow` has its methods.")
@@ -59,13 +59,42 @@ EVENT_STATE = Kind(
 CALLBACK_STATE = Kind(
     "callback-state", 409, "Not in that state", "The call-back is still waiting for its first attempt."
 )
+SIGNAL_CONFLICT = Kind(
+    "signal-conflict",
+    409,
+    "Another signal has this id",
+    "The id was used before, for a signal that said something else.",
+)
+SIGNAL_REFUSED = Kind(
+    "signal-refused",
+    409,
+    "Signal refused",
+    "The bot cannot or will not trade it now; `code` says why. Nothing is traded.",
+)
 TOO_LARGE = Kind("too-large", 413, "Body too large", "The body is larger than the service accepts.")
-MEDIA = Kind("media-type", 415, "Media type not accepted", "The body has to be `application/json`, not compressed.")
+MEDIA = Kind(
+    "media-type",
+    415,
+    "Media type not accepted",
+    "The body has to be `application/json` (a signal's also `text/plain`), in UTF-8 and not compressed.",
+)
 REFUSED = Kind(
     "refused", 422, "Event refused", "The event cannot be applied. Nothing was stored; `faults` names each fault."
 )
+SIGNAL_INVALID = Kind(
+    "signal-invalid", 422, "Signal not valid", "The body is no signal for the token's bot; `faults` names each fault."
+)
+SIGNAL_STALE = Kind(
+    "signal-stale",
+    422,
+    "Signal too old",
+    "It was sent longer ago than the bot allows, or in the future. Nothing is traded.",
+)
 TOO_MANY_EVENTS = Kind(
     "too-many-events", 429, "Too many events", "The tenant has used up its events; `Retry-After` says how long."
+)
+TOO_MANY_SIGNALS = Kind(
+    "too-many-signals", 429, "Too many signals", "The bot has used up its signals; `Retry-After` says how long."
 )
 TOO_MANY_FAILURES = Kind(
     "too-many-failures",
@@ -80,6 +109,20 @@ UNAVAILABLE = Kind(
     "Not available now",
     "The registry is busy or cannot be reached. Nothing was stored; send again.",
 )
+SIGNALS_UNAVAILABLE = Kind(
+    "signals-unavailable",
+    503,
+    "Signals cannot be passed on now",
+    "Nothing was passed on; send it again while it is fresh. `code`: `no_broker` (the operator has set none up for the "
+    "bot's node), `broker_unreachable`, `busy` (too many signals wait).",
+)
+NO_ANSWER = Kind(
+    "signal-unanswered",
+    504,
+    "No answer from the bot",
+    "The bot may have taken the signal. It cannot trade it after the time in `detail`; the same id again tells the "
+    "outcome.",
+)
 
 KINDS: tuple[Kind, ...] = (
     MALFORMED,
@@ -93,18 +136,28 @@ KINDS: tuple[Kind, ...] = (
     SEQUENCE,
     EVENT_STATE,
     CALLBACK_STATE,
+    SIGNAL_CONFLICT,
+    SIGNAL_REFUSED,
     TOO_LARGE,
     MEDIA,
     REFUSED,
+    SIGNAL_INVALID,
+    SIGNAL_STALE,
     TOO_MANY_EVENTS,
+    TOO_MANY_SIGNALS,
     TOO_MANY_FAILURES,
     INTERNAL,
     UNAVAILABLE,
+    SIGNALS_UNAVAILABLE,
+    NO_ANSWER,
 )
 
 
 class Problem(Exception):
-    """Ends a request with a problem; ``detail`` is a sentence for its sender, ``instance`` names this occurrence."""
+    """Ends a request with a problem; ``detail`` is a sentence for its sender, ``instance`` names this occurrence.
+
+    ``code`` says which of several reasons it is, for programs.
+    """
 
     def __init__(
         self,
@@ -114,6 +167,7 @@ class Problem(Exception):
         faults: Iterable[Fault] = (),
         headers: Mapping[str, str] | None = None,
         instance: str | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
@@ -121,6 +175,7 @@ class Problem(Exception):
         self.faults = tuple(faults)
         self.headers = dict(headers or {})
         self.instance = instance
+        self.code = code
 
     def plain(self) -> dict[str, Any]:
         """The problem as its JSON says it."""
@@ -132,6 +187,8 @@ class Problem(Exception):
         }
         if self.instance is not None:
             plain["instance"] = self.instance
+        if self.code is not None:
+            plain["code"] = self.code
         if self.faults:
             plain["faults"] = [fault.plain() for fault in self.faults]
         return plain
@@ -141,9 +198,9 @@ class Problem(Exception):
         return Response(json.dumps(self.plain()), self.kind.status, self.headers, mimetype=MEDIA_TYPE)
 
 
-def after(kind: Kind, detail: str, seconds: float) -> Problem:
+def after(kind: Kind, detail: str, seconds: float, *, code: str | None = None) -> Problem:
     """A problem that passes; the sender is told to come back after ``seconds``."""
-    return Problem(kind, detail, headers={"Retry-After": str(max(1, math.ceil(seconds)))})
+    return Problem(kind, detail, headers={"Retry-After": str(max(1, math.ceil(seconds)))}, code=code)
 
 
 def refused(faults: Iterable[Fault]) -> Problem:

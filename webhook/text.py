@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 # Cc: escape sequences of terminals. Cf: invisible and direction-changing characters. Cs, Co, Cn: no character at all.
 # Zl, Zp: line breaks that a terminal shows as none.
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHORTENED = 8
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def shown(value: object) -> str:
@@ -59,3 +62,17 @@ def duration(seconds: float) -> str:
         return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
     hours, minutes = divmod(int(seconds) // 60, 60)
     return f"{hours} h {minutes:02d} min" if minutes else f"{hours} h"
+
+
+def read_time(text: str) -> datetime:
+    """The moment that ``text`` (ISO 8601 with zone) says, in UTC; raises ValueError with what is allowed."""
+    allowed = "a time such as 2026-11-23T05:00:00Z"
+    if not _DATE_TIME.fullmatch(text):
+        raise ValueError(allowed)
+    try:
+        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(allowed) from None
+    if not 1970 <= moment.year < 9999:  # what every clock and database can hold
+        raise ValueError(allowed)
+    return moment

@@ -36,7 +36,12 @@ from .journal import EventConflictError, EventStateError, SequenceError, Unknown
 from .openapi import CALLBACK_STATES, EVENT_STATES, Answer, Auth, Parameter, Route, read_query
 from .problems import Problem
 from .secrets_file import SecretsError
-from .signing import SignatureError
+from .signal_bus import BusError
+from .signal_desk import BusyError, NoAnswerError
+from .signal_log import SignalConflictError
+from .signal_tokens import OVERLAP_SECONDS, signing_secrets
+from .signals import MAX_BODY_BYTES, SignalError, SignalRefusedError, StaleSignalError, parse_signal
+from .signing import ID_HEADER, SIGNATURE_HEADER, SignatureError, verify
 
 if TYPE_CHECKING:
     from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
@@ -46,7 +51,10 @@ if TYPE_CHECKING:
     from .journal import Journal, TenantStatus
     from .limits import RateLimiter
     from .metrics import WebMetrics
-    from .secrets_file import Verifier
+    from .secrets_file import SecretsFile, Verifier
+    from .signal_desk import Delivery, SignalDesk
+    from .signal_log import SignalLog
+    from .signal_tokens import SignalToken, SignalTokens
     from .tokens import Token, TokenStore
 
 _LOG = logging.getLogger("webhook.web")
@@ -84,6 +92,16 @@ _CALLBACK_STATE = Parameter(
 _CALLBACK_NUMBER = Parameter(
     "number", "The call-back's number.", {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, "path"
 )
+_BOT_PATH = Parameter(
+    "bot", "The bot's id.", {**_TENANT_ID, "title": _TENANT_ID["title"].replace("tenant", "bot")}, "path"
+)
+_OVERLAP = Parameter(
+    "overlap_seconds",
+    "How long the bot's tokens before stay good; 0 if they have leaked.",
+    {"type": "integer", "minimum": 0, "maximum": 30 * 86_400, "default": OVERLAP_SECONDS},
+)
+_KEY_HEADER = "signal-token-id"
+_SIGNED = "Only where the request is signed: "
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -212,6 +230,80 @@ ROUTES: tuple[Route, ...] = (
         parameters=(_CALLBACK_NUMBER,),
     ),
     Route(
+        "POST",
+        "/v1/signals",
+        "post_signal",
+        "Send a signal to a bot",
+        {
+            202: Answer("The bot has it and trades it.", "Signal"),
+            200: Answer("It was passed on before, and is not again; this is what became of it.", "Signal"),
+        },
+        (
+            problems.SIGNATURE,
+            problems.TOKEN,
+            problems.SIGNAL_CONFLICT,
+            problems.SIGNAL_REFUSED,
+            problems.TOO_LARGE,
+            problems.MEDIA,
+            problems.SIGNAL_INVALID,
+            problems.SIGNAL_STALE,
+            problems.TOO_MANY_SIGNALS,
+            problems.TOO_MANY_FAILURES,
+            problems.UNAVAILABLE,
+            problems.SIGNALS_UNAVAILABLE,
+            problems.NO_ANSWER,
+        ),
+        auth=Auth.SIGNAL,
+        parameters=(
+            Parameter(
+                _KEY_HEADER,
+                _SIGNED + "the id of the token whose signing secret it is signed with.",
+                {"type": "string", "pattern": "^[a-f0-9]{12}$"},
+                "header",
+                optional=True,
+            ),
+            Parameter(
+                ID_HEADER,
+                _SIGNED + "the signal's id.",
+                {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+                "header",
+                optional=True,
+            ),
+            Parameter(
+                "webhook-timestamp",
+                _SIGNED + "seconds since 1970 of this attempt.",
+                {"type": "string", "pattern": "^[0-9]+$"},
+                "header",
+                optional=True,
+            ),
+        ),
+        body="SignalBody",
+        description="The token in the body, or the signature of a token's secret, says which bot it is for. An id is "
+        "passed on once, whatever is sent again.",
+        max_body_bytes=MAX_BODY_BYTES,
+        media_types=("application/json", "text/plain"),
+    ),
+    Route(
+        "POST",
+        "/v1/tenants/{tenant}/bots/{bot}/signal-token",
+        "create_signal_token",
+        "Make a bot's new signal token",
+        {201: Answer("The token, which is shown only now.", "NewSignalToken")},
+        (problems.NOT_FOUND, problems.SIGNAL_REFUSED),
+        scopes=PORTALS,
+        parameters=(_TENANT_PATH, _BOT_PATH, _OVERLAP),
+    ),
+    Route(
+        "GET",
+        "/v1/tenants/{tenant}/bots/{bot}/signal-token",
+        "list_signal_tokens",
+        "List a bot's signal tokens, without their texts",
+        {200: Answer("All of them; there are no further pages.", "SignalTokens")},
+        (problems.NOT_FOUND,),
+        scopes=EVERYBODY,
+        parameters=(_TENANT_PATH, _BOT_PATH),
+    ),
+    Route(
         "GET",
         "/livez",
         "live",
@@ -256,6 +348,7 @@ class Call:
     address: str
     route: str = "-"
     token: Token | None = None
+    signal_token: SignalToken | None = None
     event: str | None = None
     tenant: str | None = None
     problem: str | None = None
@@ -265,7 +358,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Services:
-    """What the endpoints work with. ``checks`` are readiness's: each raises HummingfleetError if all is not well."""
+    """What the endpoints work with. ``checks`` are readiness's: each raises HummingfleetError if all is not well.
+
+    ``stranger_limit`` is for senders of signals whom nobody knows: many customers can share the address of the platform
+    that sends theirs, so those who are known are never refused for what others did.
+    """
 
     settings: WebhookSettings
     catalogue: Catalogue
@@ -276,6 +373,12 @@ class Services:
     metrics: WebMetrics
     tenant_limit: RateLimiter
     failure_limit: RateLimiter
+    secrets_file: SecretsFile
+    signal_desk: SignalDesk
+    signal_log: SignalLog
+    signal_tokens: SignalTokens
+    signal_limit: RateLimiter
+    stranger_limit: RateLimiter
     clock: Callable[[], float]
     checks: Mapping[str, Callable[[], None]]
     openapi: bytes
@@ -309,8 +412,10 @@ class Views:
 
     def post_event(self, call: Call) -> Response:
         """Takes an event in: nothing is parsed before its signature is known to be good."""
-        _check_media_type(request)
-        body = self._read_body(call)
+        _check_media_type(request, (_JSON,))
+        _check_length(self._s.settings.max_body_bytes)
+        self._check_failures(call)
+        body = _read_body(self._s.settings.max_body_bytes)
         try:
             event_id, source = self._s.verifier.verify(request.headers, body)
         except SignatureError:
@@ -414,6 +519,54 @@ class Views:
             raise _not_found()
         return _json(self._s.outbox.resend(number).plain(), 202)
 
+    # - signals -
+
+    def post_signal(self, call: Call) -> Response:
+        """Passes a signal on to the bot whose token came with it, and answers what the bot said."""
+        _check_media_type(request, (_JSON, "text/plain"))
+        _check_length(MAX_BODY_BYTES)
+        body = _read_body(MAX_BODY_BYTES)
+        if request.headers.get(SIGNATURE_HEADER) is not None:
+            sender, signed_id = self._signer(call, body)
+            data = self._signal_json(body)
+            if "token" in data:
+                faults = [Fault("/token", "is there although the request is signed", "nothing", "signal.token")]
+                raise _invalid(SignalError(faults))
+        else:
+            data, sender, signed_id = *self._bearer_of_signal(call, body), None
+        call.signal_token, call.tenant = sender, sender.tenant
+        logs.bind(tenant=sender.tenant)
+        wait = self._s.signal_limit.take(f"{sender.tenant}/{sender.bot}")
+        if wait:
+            often = f"the bot may have {self._s.settings.signals_per_minute} signals per minute"
+            raise problems.after(problems.TOO_MANY_SIGNALS, often, wait)
+        try:
+            signal = parse_signal(data, sender.bot, signed_id)
+        except SignalError as error:
+            raise _invalid(error) from None
+        with _signal_problems(self._s.metrics):
+            delivery = self._s.signal_desk.pass_on(sender, signal)
+        self._s.metrics.signal("duplicate" if delivery.duplicate else delivery.record.outcome)
+        return _json(_delivery_plain(delivery), 200 if delivery.duplicate else 202)
+
+    def create_signal_token(self, call: Call) -> Response:
+        """A new token; the bot's other ones end."""
+        tenant, bot = self._bot(call)
+        if not self._s.signal_log.receiver(tenant, bot).takes_signals:
+            raise Problem(problems.SIGNAL_REFUSED, "the bot's strategy takes no signals", code="no_signals")
+        self._s.secrets_file.secrets("signals")  # fails now rather than with a token that nobody was shown
+        made = self._s.signal_tokens.create(tenant, bot, call.query.get("overlap_seconds", OVERLAP_SECONDS))
+        now = self._s.clock()
+        signing = signing_secrets(self._s.secrets_file, made.token, now)
+        plain = {**made.token.plain(now), "token": made.text, "signing_secret": signing[-1] if signing else None}
+        return _json(plain, 201)
+
+    def list_signal_tokens(self, call: Call) -> Response:
+        """A bot's tokens."""
+        tenant, bot = self._bot(call)
+        now = self._s.clock()
+        return _page([token.plain(now) for token in self._s.signal_tokens.list(tenant, bot)], None)
+
     # - the service itself -
 
     def live(self, call: Call) -> Response:
@@ -464,15 +617,53 @@ class Views:
                 wait,
             )
 
-    def _read_body(self, call: Call) -> bytes:
-        largest = self._s.settings.max_body_bytes
-        if (request.content_length or 0) > largest:
-            raise _too_large(largest)
-        self._check_failures(call)
-        body = request.get_data(cache=False)
-        if len(body) > largest:  # one whose length nobody declared
-            raise _too_large(largest)
-        return body
+    def _signer(self, call: Call, body: bytes) -> tuple[SignalToken, str]:
+        """Whose token's secret the request is signed with, and the id that was signed."""
+        sender = self._s.signal_tokens.find(request.headers.get(_KEY_HEADER, ""))
+        now = self._s.clock()
+        try:
+            if sender is None:
+                raise SignatureError("there is no such token")
+            return sender, verify(signing_secrets(self._s.secrets_file, sender, now), request.headers, body, now)
+        except SignatureError:
+            text = "the signal is not signed as Standard Webhooks asks, with a signal token's secret and a present time"
+            known = {"WWW-Authenticate": "StandardWebhooks"}
+            raise self._stranger(call, Problem(problems.SIGNATURE, text, headers=known)) from None
+
+    def _bearer_of_signal(self, call: Call, body: bytes) -> tuple[Mapping[str, Any], SignalToken]:
+        """What the body says, and whose token is in it."""
+        try:
+            data = self._signal_json(body)
+        except Problem as problem:
+            raise self._stranger(call, problem) from None
+        text = data.get("token")
+        sender = self._s.signal_tokens.check(text) if isinstance(text, str) else None
+        if sender is None:
+            text = "the signal's token is missing, unknown, was replaced or revoked"
+            raise self._stranger(call, Problem(problems.TOKEN, text))
+        return data, sender
+
+    def _stranger(self, call: Call, problem: Problem) -> Problem:
+        """What somebody is told who has not shown to be anybody: the problem, unless there were too many of them."""
+        wait = self._s.stranger_limit.take(access.limited_as(call.address))
+        if not wait:
+            return problem
+        often = f"an address may send {self._s.settings.failures_per_minute} signals without a good token per minute"
+        return problems.after(problems.TOO_MANY_FAILURES, often, wait)
+
+    def _signal_json(self, body: bytes) -> Mapping[str, Any]:
+        try:
+            return decode_json(body)
+        except StrictJsonError as error:
+            faults = [Fault("", str(error), "one JSON object in UTF-8 (RFC 8259)", "signal.json")]
+            raise _invalid(SignalError(faults)) from None
+
+    def _bot(self, call: Call) -> tuple[str, str]:
+        """The tenant and the bot in the path, if there is such a bot and the token may know of it."""
+        tenant, bot = self._visible(call, call.path["tenant"]), call.path["bot"]
+        if not any(one.bot == bot for one in self._s.journal.tenant_status(tenant).bots):
+            raise _not_found()
+        return tenant, bot
 
     def _visible(self, call: Call, tenant: str) -> str:
         """``tenant``, if the token may know of it."""
@@ -532,36 +723,43 @@ class NotReadyError(HummingfleetError):
 
 
 def parse_json(body: bytes) -> Mapping[str, Any]:
-    """The JSON object in ``body``; raises Problem (422).
+    """The JSON object in ``body``; raises Problem (422). Its values, number and depth are judged with the event."""
+    try:
+        return decode_json(body)
+    except StrictJsonError as error:
+        raise _not_json(str(error)) from None
 
-    UTF-8 and no key twice, so that nobody reads it differently. Its values, their number and depth are judged with the
-    event.
+
+def decode_json(body: bytes) -> Mapping[str, Any]:
+    """The JSON object in ``body``; raises StrictJsonError.
+
+    UTF-8 and no key twice, so that nobody reads it differently.
     """
     try:
         value = _DECODER.decode(body.decode())
-    except _StrictError as error:
-        raise _not_json(str(error)) from None
+    except StrictJsonError:
+        raise
     except UnicodeError:
-        raise _not_json("the text is not UTF-8") from None
+        raise StrictJsonError("the text is not UTF-8") from None
     except RecursionError:
-        raise _not_json("there are far too many levels") from None
+        raise StrictJsonError("there are far too many levels") from None
     except json.JSONDecodeError as error:
-        raise _not_json(f"{error.msg} at character {error.pos}") from None
+        raise StrictJsonError(f"{error.msg} at character {error.pos}") from None
     except ValueError:  # a whole number of thousands of digits
-        raise _not_json("there is a number that is too long") from None
+        raise StrictJsonError("there is a number that is too long") from None
     if not isinstance(value, dict):
-        raise _not_json("the body is no JSON object")
+        raise StrictJsonError("the body is no JSON object")
     return value
 
 
-class _StrictError(ValueError):
-    """JSON that different programs read differently."""
+class StrictJsonError(ValueError):
+    """What was sent is no JSON, or JSON that different programs read differently."""
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise _StrictError("a key is there twice in one object")
+        raise StrictJsonError("a key is there twice in one object")
     return made
 
 
@@ -572,15 +770,29 @@ def _not_json(problem: str) -> Problem:
     return problems.refused([Fault("", problem, "one JSON object in UTF-8 (RFC 8259)", "event.json")])
 
 
-def _check_media_type(asked: Request) -> None:
-    """Nothing if the body says that it is JSON in UTF-8, as it is."""
+def _check_media_type(asked: Request, allowed: tuple[str, ...]) -> None:
+    """Nothing if the body says that it is of an allowed type in UTF-8, as it is."""
     given = asked.environ.get("CONTENT_TYPE", "")
-    plain = given == _JSON or (
-        asked.mimetype == _JSON
+    plain = given in allowed or (
+        asked.mimetype in allowed
         and all(k == "charset" and v.lower() == "utf-8" for k, v in asked.mimetype_params.items())
     )
     if not plain or "HTTP_CONTENT_ENCODING" in asked.environ:
-        raise Problem(problems.MEDIA, f"the body has to be {_JSON}, in UTF-8 and not compressed")
+        raise Problem(problems.MEDIA, f"the body has to be {' or '.join(allowed)}, in UTF-8 and not compressed")
+
+
+def _check_length(largest: int) -> None:
+    """Nothing if the body says that it has at most so many bytes, or says nothing."""
+    if (request.content_length or 0) > largest:
+        raise _too_large(largest)
+
+
+def _read_body(largest: int) -> bytes:
+    """The body; raises Problem if it has more bytes than that."""
+    body = request.get_data(cache=False)
+    if len(body) > largest:  # one whose length nobody declared
+        raise _too_large(largest)
+    return body
 
 
 def _too_large(largest: int) -> Problem:
@@ -657,3 +869,54 @@ def _as_problems() -> Iterator[None]:
         raise problems.after(
             problems.UNAVAILABLE, "the service cannot do this now; nothing was stored", _RETRY_SECONDS
         ) from None
+
+
+@contextlib.contextmanager
+def _signal_problems(counted: WebMetrics) -> Iterator[None]:
+    """What becomes of signals that are not accepted, as what the sender is told, and counted."""
+    try:
+        yield
+    except SignalConflictError as error:
+        raise Problem(problems.SIGNAL_CONFLICT, str(error)) from None
+    except SignalRefusedError as error:
+        counted.signal(error.code)
+        raise Problem(problems.SIGNAL_REFUSED, str(error), code=error.code) from None
+    except StaleSignalError as error:
+        counted.signal("stale")
+        raise Problem(problems.SIGNAL_STALE, str(error)) from None
+    except NoAnswerError as error:
+        counted.signal("unknown")
+        raise Problem(problems.NO_ANSWER, str(error)) from None
+    except BusyError as error:
+        counted.signal("busy")
+        raise problems.after(problems.SIGNALS_UNAVAILABLE, str(error), 1, code="busy") from None
+    except BusError as error:
+        counted.signal(error.code)
+        _LOG.error("a signal could not be passed on: %s", error)
+        # Where the broker is, and what it said, is the operator's business.
+        text = {
+            "no_broker": "the operator has set up no broker for the bot's node, so signals cannot be passed on",
+            "broker_unreachable": "the broker of the bot's node is not reached now; nothing was passed on",
+        }[error.code]
+        raise problems.after(problems.SIGNALS_UNAVAILABLE, text, _RETRY_SECONDS, code=error.code) from None
+
+
+def _invalid(error: SignalError) -> Problem:
+    number = "one fault" if len(error.faults) == 1 else f"{len(error.faults)} faults"
+    return Problem(problems.SIGNAL_INVALID, f"the signal has {number}", faults=error.faults)
+
+
+def _delivery_plain(delivery: Delivery) -> dict[str, Any]:
+    record = delivery.record
+    return {
+        "tenant": record.tenant,
+        "bot": record.bot,
+        "id": record.id,
+        "action": record.action,
+        "outcome": record.outcome,
+        "accepted": record.accepted,
+        "reason": record.reason,
+        "duplicate": delivery.duplicate,
+        "received_at": record.received_at,
+        "expires_at": record.expires_at,
+    }

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from webhook import callbacks, journal, openapi, problems
+from webhook import callbacks, journal, openapi, problems, signal_log, signal_tokens, signals
 from webhook.events import EVENT_TYPES
 from webhook.openapi import SCHEMAS, Auth, Parameter, Route
 from webhook.views import ROUTES, Views
@@ -72,7 +72,12 @@ def test_every_kind_of_problem_is_documented_where_it_can_happen(contract: Any) 
 def test_operations_that_need_a_token_say_so(contract: Any) -> None:
     for route in ROUTES:
         operation = operations(contract.document)[route.method, route.path]
-        expected = {Auth.NOBODY: [{}], Auth.SIGNATURE: [{"signature": []}], Auth.TOKEN: [{"token": []}]}
+        expected = {
+            Auth.NOBODY: [{}],
+            Auth.SIGNATURE: [{"signature": []}],
+            Auth.TOKEN: [{"token": []}],
+            Auth.SIGNAL: [{}, {"signature": []}],
+        }
         assert operation["security"] == expected[route.auth]
         assert ("401" in operation["responses"]) == (route.auth is not Auth.NOBODY)
 
@@ -89,16 +94,31 @@ def test_the_example_of_an_event_fits_its_schema(name: str, contract: Any) -> No
     assert not validator.is_valid({key: value for key, value in example.items() if key != "timestamp"})
 
 
+@pytest.mark.parametrize("name", signals.EXAMPLES)
+def test_the_example_of_a_signal_fits_its_schema_and_is_one(name: str, contract: Any) -> None:
+    content = operations(contract.document)["POST", "/v1/signals"]["requestBody"]["content"]
+    assert set(content) == {"application/json", "text/plain"}
+    example = content["application/json"]["examples"][name]["value"]
+    schema = {**content["application/json"]["schema"], "components": contract.document["components"]}
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(example)
+    assert not validator.is_valid({**example, "surprise": 1})
+    assert signals.parse_signal(example, "b1").action == name
+
+
 @pytest.mark.parametrize(
-    ("schema", "kind", "absent"),
+    ("schema", "kind", "others"),
     [
         ("Event", journal.EventRecord, set()),
         ("Tenant", journal.TenantStatus, set()),
         ("Bot", journal.BotStatus, set()),
+        ("SignalToken", signal_tokens.SignalToken, {"state"}),
+        ("Signal", signal_log.SignalRecord, {"duplicate", "number"}),
     ],
 )
-def test_schemas_name_the_fields_there_are(schema: str, kind: Any, absent: set[str]) -> None:
-    assert set(SCHEMAS[schema]["properties"]) == {field.name for field in dataclasses.fields(kind)} - absent
+def test_schemas_name_the_fields_there_are(schema: str, kind: Any, others: set[str]) -> None:
+    """``others`` are in one of the two only."""
+    assert set(SCHEMAS[schema]["properties"]) ^ {field.name for field in dataclasses.fields(kind)} == others
 
 
 def test_states_are_those_of_the_journal_and_the_outbox() -> None:

@@ -513,7 +513,7 @@ def test_a_failed_event_is_discarded(portal: Any, created: Make, event: Make, fi
 
 def filled(path: str) -> str:
     """A path with values that exist nowhere."""
-    return path.format(event_id="nothing", tenant="nobody", number="12345")
+    return path.format(event_id="nothing", tenant="nobody", number="12345", bot="none")
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.auth is Auth.TOKEN], ids=lambda route: route.view)
@@ -564,6 +564,8 @@ def test_scopes_are_what_the_documentation_says() -> None:
         "get_tenant": everybody,
         "list_callbacks": {"operator", "portal"},
         "resend_callback": {"operator", "portal"},
+        "create_signal_token": {"operator", "portal"},
+        "list_signal_tokens": everybody,
         "show_metrics": {"operator", "read-only"},
     }
 

@@ -48,6 +48,7 @@ def test_every_endpoint_is_listed_with_who_may_use_it() -> None:
     who = {
         Auth.NOBODY: {"everybody"},
         Auth.SIGNATURE: {"whoever has an inbound secret"},
+        Auth.SIGNAL: {"whoever has a bot's signal token"},
     }
     listed = {cells[0].strip("`"): (cells[1], set(cells[2].split(", "))) for cells in rows("Endpoints")}
     assert listed.keys() == {f"{route.method} {route.path}" for route in ROUTES}
