@@ -353,7 +353,8 @@ class _Builder:
             "agent_version": self.release.agent,
             "release": self.release.name,
             "resumes": bot.resumes,
-            "risk": json.loads(json.dumps(context.limits, default=str)),
+            # The engine's own code knows the kill switch alone, and finds it in conf_client.yml.
+            "risk": json.loads(json.dumps(context.limits if template.kind == "v2" else {}, default=str)),
         }
         texts = {
             **strategy_files,

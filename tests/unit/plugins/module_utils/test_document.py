@@ -43,7 +43,7 @@ def refusal(data: Any) -> DocumentError:
 def test_a_submitted_document_gets_its_defaults() -> None:
     data = factories.grid_document()
     del data["subdomain"]
-    del data["bots"][0]["risk_config"]["max_position_usd"]
+    data["bots"][0]["risk_config"] = {"max_position_usd": 9000}
     document = parse(data)
     assert document.subdomain == "acme"
     assert document.state == "active"
@@ -52,7 +52,7 @@ def test_a_submitted_document_gets_its_defaults() -> None:
     assert not document.gateway.enabled
     bot = document.bot("b1")
     assert (bot.state, bot.restarts, bot.resumes, bot.priority) == ("running", 0, 0, 0)
-    assert bot.risk_config["max_position_usd"] == 10000
+    assert bot.risk_config == {"max_position": 9000, "close_position_on_halt": False, "earliest_resume_s": 0}
     assert bot.strategy_config == {
         "lower_bound": Decimal(30000),
         "upper_bound": Decimal(35000),
@@ -123,7 +123,7 @@ def test_all_faults_are_named_at_once() -> None:
     bot = data["bots"][0]
     bot["id"], bot["trading_pair"] = "B1", "BTC-XXX"
     bot["strategy_config"] = {"lower_bound": -1, "grid_count": True, "order_amount": 10, "extra": 1}
-    bot["risk_config"] = {}
+    bot["risk_config"] = {"max_daily_loss_usd": 0, "kill_switch_pct": 5}
     found = {fault.pointer for fault in refusal(data).faults}
     assert found == {
         "/tenant",
@@ -139,7 +139,7 @@ def test_all_faults_are_named_at_once() -> None:
         "/bots/0/strategy_config/grid_count",
         "/bots/0/strategy_config/extra",
         "/bots/0/risk_config/max_daily_loss_usd",
-        "/bots/0/risk_config/max_drawdown_pct",
+        "/bots/0/risk_config/kill_switch_pct",
     }
 
 

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils import document as document_module
 from ansible_collections.hummingfleet.core.plugins.module_utils import fields, risk, rules
+from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import DocumentError, parse_document
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import RULES, Findings
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import grid, pure_market_making
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import (
+    controller,
+    dca,
+    grid,
+    pure_market_making,
+    signal_webhook,
+)
 
 from tests import factories
 
 GONE = object()
+MODULES = (document_module, fields, risk, controller, grid, dca, signal_webhook, pure_market_making)
+"""Everything that notes faults."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,14 @@ def with_perpetual() -> dict[str, Any]:
     return business(exchange_connections=[factories.connection(), perpetual])
 
 
+def eth_btc() -> dict[str, Any]:
+    """A signal bot whose limits are in BTC."""
+    bot = factories.signal_bot(trading_pair="ETH-BTC", strategy_config={}, risk_config={"max_position": "0.5"})
+    return factories.document(bots=[bot])
+
+
 MM = factories.market_making_document
+DCA, INTERVAL, SIGNAL = factories.dca_document, factories.dca_interval_document, factories.signal_document
 BOT, CONFIG, RISK, EX = "bots.0.", "bots.0.strategy_config.", "bots.0.risk_config.", "exchange_connections.0."
 P_BOT, P_CONFIG, P_RISK = "/bots/0/", "/bots/0/strategy_config/", "/bots/0/risk_config/"
 P_EX = "/exchange_connections/0/"
@@ -107,11 +125,10 @@ CASES = [
     Case("missing", {BOT + "id": GONE}, P_BOT + "id", "missing"),
     Case("missing", {EX + "key_id": GONE}, P_EX + "key_id", "missing"),
     Case("missing", {CONFIG + "order_amount": GONE}, P_CONFIG + "order_amount", "missing"),
-    Case("missing", {RISK + "max_daily_loss_usd": GONE}, P_RISK + "max_daily_loss_usd", "missing"),
-    Case(
-        "missing", {RISK + "max_drawdown_pct": GONE}, P_RISK + "max_drawdown_pct", "missing",
-        {RISK + "max_position_usd": GONE},
-    ),
+    Case("missing", {RISK + "max_position": GONE}, P_RISK + "max_position", "no default in BTC", base=eth_btc),
+    Case("missing", {CONFIG + "mode": GONE}, P_CONFIG + "mode", "missing", base=DCA),
+    Case("missing", {CONFIG + "take_profit_pct": GONE}, P_CONFIG + "take_profit_pct", "missing", base=DCA),
+    Case("missing", {CONFIG + "interval_s": GONE}, P_CONFIG + "interval_s", "missing", base=INTERVAL),
     Case("missing", {RISK + "kill_switch_pct": GONE}, P_RISK + "kill_switch_pct", "missing", base=MM),
     Case("missing", {CONFIG + "bid_spread": GONE}, P_CONFIG + "bid_spread", "missing", base=MM),
     Case("unknown", {"nmae": "x"}, "/nmae", "no field 'nmae'"),
@@ -129,6 +146,8 @@ CASES = [
     Case("type.mapping", {BOT + "strategy_config": []}, P_BOT + "strategy_config", "not a mapping"),
     Case("type.mapping", {BOT + "risk_config": None}, P_BOT + "risk_config", "null is not a mapping"),
     Case("type.list", {"bots": {}}, "/bots", "not a list", {"bots": []}),
+    Case("type.list", {CONFIG + "spreads_pct": 1}, P_CONFIG + "spreads_pct", "1 is not a list", base=DCA,
+         allowed="a list of 1 to 20 numbers"),
     Case("type.text", {"subdomain": 7}, "/subdomain", "7 is not text", {"subdomain": "seven"}),
     Case("type.text", {EX + "encrypted_api_key": 7}, P_EX + "encrypted_api_key", "the value is not text"),
     Case("type.integer", {"uid": "2000"}, "/uid", "not a whole number", {"uid": 2000}),
@@ -189,6 +208,14 @@ CASES = [
          {CONFIG + "price_type": "best_bid"}, base=MM),
     Case("length.list", {"placement": {"labels": {f"l{i}": "x" for i in range(17)}}}, "/placement/labels", "too many",
          {"placement": {"labels": {f"l{i}": "x" for i in range(16)}}}),
+    Case("length.list", {CONFIG + "spreads_pct": [*range(21)], CONFIG + "amounts_quote": [10] * 20},
+         P_CONFIG + "spreads_pct", "21 entries",
+         {CONFIG + "spreads_pct": [*range(20)], CONFIG + "amounts_quote": [10] * 20}, base=DCA),
+    Case("field.twice", {RISK + "max_position": 10000}, P_RISK + "max_position_usd", "given twice",
+         {RISK + "max_position": 10000, RISK + "max_position_usd": GONE}),
+    Case("field.mode", {CONFIG + "interval_s": 60}, P_CONFIG + "interval_s", "nothing with mode ladder", base=DCA),
+    Case("field.mode", {CONFIG + "cooldown_s": 60}, P_CONFIG + "cooldown_s", "nothing with mode interval",
+         base=INTERVAL),
     Case("id", {"tenant": "a", "subdomain": "acme"}, "/tenant", "'a' is not accepted", {"tenant": "ab"}),
     Case("id", {"tenant": "Acme", "subdomain": GONE}, "/tenant", "'Acme' is not accepted", {"subdomain": GONE}),
     Case("id", {"tenant": "a" * 33, "subdomain": "acme"}, "/tenant", "not accepted", {"tenant": "a" * 32}),
@@ -252,8 +279,21 @@ CASES = [
          base=MM, allowed="grid"),
     Case("plan.gateway", {"plan": "starter"}, "/gateway/enabled", "plan starter has no gateway",
          base=lambda: factories.grid_document(gateway={"enabled": True})),
-    Case("plan.position", {RISK + "max_position_usd": 100001}, P_RISK + "max_position_usd", "ceiling of plan pro",
-         {RISK + "max_position_usd": 100000}, allowed="at most 100000"),
+    Case("plan.max_position", {RISK + "max_position_usd": 100001}, P_RISK + "max_position_usd", "ceiling of plan pro",
+         {RISK + "max_position_usd": 100000}, allowed="at most 100000 (USDT)"),
+    *(
+        Case(f"plan.{name}", {"plan": "strict", RISK + name: value}, P_RISK + name,
+             f"{value} is above the ceiling of plan strict", {"plan": "strict", RISK + name: neighbour},
+             allowed=f"at most {neighbour} ")
+        for name, value, neighbour in (
+            ("max_order", 501, 500), ("max_open_orders", 21, 20), ("max_drawdown", 101, 100),
+            ("max_drawdown_pct", 21, 20), ("price_band_pct", "2.5", 2),
+        )
+    ),
+    Case("plan.max_daily_loss", {"plan": "strict", RISK + "max_daily_loss_usd": 501}, P_RISK + "max_daily_loss_usd",
+         "ceiling of plan strict", {"plan": "strict", RISK + "max_daily_loss_usd": 500}, allowed="at most 500 (USDT)"),
+    Case("plan.quote", {"plan": "strict"}, P_BOT + "trading_pair", "plan strict has no bots that trade against BTC",
+         base=eth_btc, allowed="quoted in USD, or pegged"),
     # exchange connections
     Case("exchange.unknown", {"exchange_connections.1.exchange": "kukoin"}, "/exchange_connections/1/exchange",
          "no connector 'kukoin'", allowed="kucoin", base=with_kucoin),
@@ -326,16 +366,72 @@ CASES = [
          allowed="grid, "),
     Case("bot.perpetual", {"bots": [factories.grid_bot(exchange_connection_id="pe")]}, P_BOT + "exchange_connection_id",
          "trades perpetuals", base=with_perpetual),
-    Case("pair.rules", {BOT + "exchange_connection_id": "ku"}, P_BOT + "trading_pair", "no trading rules for kucoin",
-         base=with_kucoin, allowed="pairs of binance"),
     Case("pair.unknown", {BOT + "trading_pair": "BTC-UDST"}, P_BOT + "trading_pair", "binance has no pair BTC-UDST",
          allowed="BTC-USDT"),
-    Case(
-        "quote.usd",
-        {"bots": [factories.grid_bot(trading_pair="ETH-BTC", strategy_config={
-            "lower_bound": "0.03", "upper_bound": "0.05", "grid_count": 10, "order_amount": "0.1"})]},
-        P_BOT + "trading_pair",
-        "BTC is not worth one",
+    Case("quote.usd", {RISK + "max_daily_loss_usd": "0.01"}, P_RISK + "max_daily_loss_usd", "BTC is not worth one",
+         {RISK + "max_daily_loss": "0.01"}, base=eth_btc, allowed="max_daily_loss, in BTC"),
+    # limits and what every template of our own must agree with
+    Case("risk.order", {RISK + "max_order_usd": 10001}, P_RISK + "max_order_usd", "above the whole position",
+         {RISK + "max_order_usd": 10000}, allowed="at most max_position, 10000 (USDT)"),
+    Case("risk.order", {RISK + "max_position_usd": GONE, RISK + "max_order": 10001}, P_RISK + "max_order",
+         "above the whole position", {RISK + "max_position_usd": GONE, RISK + "max_order": 10000}),
+    Case("risk.loss", {RISK + "max_daily_loss_usd": 10001}, P_RISK + "max_daily_loss_usd", "above the whole",
+         {RISK + "max_daily_loss_usd": 10000}),
+    Case("risk.loss", {RISK + "max_drawdown": 10001}, P_RISK + "max_drawdown", "above the whole",
+         {RISK + "max_drawdown": 10000}),
+    Case("risk.notional", {CONFIG + "order_amount": GONE, RISK + "max_order": 4}, P_RISK + "max_order",
+         "4 is below the exchange's smallest order", {CONFIG + "order_amount": GONE, RISK + "max_order": 5},
+         base=SIGNAL, allowed="at least 5 (USDT)"),
+    Case("order.max_order", {RISK + "max_order_usd": 99}, P_CONFIG + "order_amount", "100 is above max_order_usd 99",
+         {RISK + "max_order_usd": 100}, allowed="at most 99 (USDT)"),
+    Case("order.max_order", {RISK + "max_order": 399}, P_CONFIG + "amounts_quote/2", "400 is above max_order 399",
+         {RISK + "max_order": 400}, base=DCA),
+    Case("order.max_order", {CONFIG + "dip_pct": 5, CONFIG + "dip_multiplier": 3, RISK + "max_order": 100},
+         P_CONFIG + "dip_multiplier", "150 is above max_order 100",
+         {CONFIG + "dip_pct": 5, CONFIG + "dip_multiplier": 2, RISK + "max_order": 100}, base=INTERVAL),
+    Case("order.max_order", {"plan": "strict", CONFIG + "order_amount": 501}, P_CONFIG + "order_amount",
+         "501 is above max_order 500", {"plan": "strict", CONFIG + "order_amount": 500}, base=SIGNAL),
+    Case("order.max_position", {RISK + "max_position_usd": 999}, P_CONFIG + "order_amount",
+         "10 levels of 100 are 1000, above max_position_usd 999", {RISK + "max_position_usd": 1000},
+         allowed="at most 99.9 "),
+    Case("order.max_position", {RISK + "max_position": 699}, P_CONFIG + "amounts_quote", "3 levels are together 700",
+         {RISK + "max_position": 700}, base=DCA, allowed="together at most 699"),
+    Case("order.max_position", {CONFIG + "order_amount": 1001}, P_CONFIG + "order_amount", "one purchase is 1001",
+         {CONFIG + "order_amount": 1000}, base=INTERVAL),
+    Case("order.max_position", {CONFIG + "order_amount": 1001}, P_CONFIG + "order_amount", "one order is 1001",
+         {CONFIG + "order_amount": 1000}, base=SIGNAL),
+    Case("order.notional", {CONFIG + "amounts_quote": [100, "4.99", 400]}, P_CONFIG + "amounts_quote/1",
+         "4.99 is below the minimum of 5 USDT", {CONFIG + "amounts_quote": [100, 5, 400]}, base=DCA),
+    Case("order.notional", {CONFIG + "order_amount": 4}, P_CONFIG + "order_amount", "4 is below the minimum",
+         {CONFIG + "order_amount": 5}, base=INTERVAL),
+    Case("order.notional", {CONFIG + "order_amount": 4}, P_CONFIG + "order_amount", "4 is below the minimum",
+         {CONFIG + "order_amount": 5}, base=SIGNAL),
+    Case("order.count", {RISK + "max_open_orders": 9}, P_CONFIG + "grid_count", "max_open_orders allows 9",
+         {RISK + "max_open_orders": 10}, allowed="at most 9"),
+    Case("order.count", {RISK + "max_open_orders": 2}, P_CONFIG + "amounts_quote", "max_open_orders allows 2",
+         {RISK + "max_open_orders": 3}, base=DCA),
+    Case("profit.fees", {CONFIG + "take_profit_pct": "0.2002"}, P_CONFIG + "take_profit_pct", "does not earn two fees",
+         {CONFIG + "take_profit_pct": "0.2003"}, base=DCA, allowed="more than 0.2003"),
+    Case("profit.fees", {CONFIG + "take_profit_pct": "0.2"}, P_CONFIG + "take_profit_pct", "does not earn two fees",
+         {CONFIG + "take_profit_pct": "0.3"}, base=SIGNAL),
+    *(
+        case
+        for base in (factories.grid_document, SIGNAL)
+        for case in (
+            Case("trailing.pair", {CONFIG + "trailing_delta_pct": 1}, P_CONFIG + "trailing_activation_pct", "missing",
+                 {CONFIG + "trailing_delta_pct": 1, CONFIG + "trailing_activation_pct": 2}, base=base,
+                 allowed="or neither"),
+            Case("trailing.pair", {CONFIG + "trailing_activation_pct": 1}, P_CONFIG + "trailing_delta_pct", "missing",
+                 base=base),
+            Case("trailing.delta", {CONFIG + "trailing_delta_pct": 2, CONFIG + "trailing_activation_pct": "1.9"},
+                 P_CONFIG + "trailing_delta_pct", "2 is above trailing_activation_pct",
+                 {CONFIG + "trailing_delta_pct": 2, CONFIG + "trailing_activation_pct": 2}, base=base),
+            Case("trailing.profit", {CONFIG + "trailing_delta_pct": 1, CONFIG + "trailing_activation_pct": 5,
+                                     CONFIG + "take_profit_pct": 5},
+                 P_CONFIG + "trailing_activation_pct", "take_profit_pct sells before",
+                 {CONFIG + "trailing_delta_pct": 1, CONFIG + "trailing_activation_pct": "4.9",
+                  CONFIG + "take_profit_pct": 5}, base=base),
+        )
     ),
     # grid
     Case("grid.bounds", {CONFIG + "lower_bound": 35000}, P_CONFIG + "lower_bound", "35000 is not below upper_bound"),
@@ -357,10 +453,20 @@ CASES = [
     Case("grid.notional", {CONFIG + "order_amount": 5}, P_CONFIG + "order_amount",
          "level 0 at 30000 would order 0.00016",
          {CONFIG + "order_amount": "5.35"}, allowed="at least 5.35"),
-    Case("grid.position", {RISK + "max_position_usd": 999}, P_CONFIG + "order_amount", "10 levels of 100 are 1000",
-         {RISK + "max_position_usd": 1000}, allowed="at most 99.9 "),
-    Case("risk.daily_loss", {RISK + "max_daily_loss_usd": 10001}, P_RISK + "max_daily_loss_usd", "above the whole",
-         {RISK + "max_daily_loss_usd": 10000}),
+    Case("grid.stop", {CONFIG + "stop_price": 30000}, P_CONFIG + "stop_price", "30000 is not below lower_bound",
+         {CONFIG + "stop_price": "29999.999"}, allowed="below 30000"),
+    # dca
+    Case("dca.lengths", {CONFIG + "amounts_quote": [100, 200]}, P_CONFIG + "amounts_quote", "2 amounts for 3 spreads",
+         {CONFIG + "amounts_quote": [100, 200], CONFIG + "spreads_pct": [0, 2]}, base=DCA),
+    Case("dca.spreads", {CONFIG + "spreads_pct": [0, 2, 2]}, P_CONFIG + "spreads_pct/2", "2 is not above",
+         {CONFIG + "spreads_pct": [1, 2, "2.1"]}, base=DCA),
+    Case("dca.stop", {CONFIG + "stop_loss_pct": 2}, P_CONFIG + "stop_loss_pct", "before the level at 2 percent",
+         {CONFIG + "stop_loss_pct": 4}, base=DCA),
+    Case("dca.stop", {CONFIG + "stop_loss_pct": "3.6"}, P_CONFIG + "stop_loss_pct", "before the level at 5 percent",
+         {CONFIG + "stop_loss_pct": "3.8"}, base=DCA),
+    Case("dca.dip", {CONFIG + "dip_pct": 5}, P_CONFIG + "dip_multiplier", "means nothing without it",
+         {CONFIG + "dip_pct": 5, CONFIG + "dip_multiplier": 2}, base=INTERVAL),
+    Case("dca.dip", {CONFIG + "dip_multiplier": 2}, P_CONFIG + "dip_pct", "means nothing without it", base=INTERVAL),
     # pure market making
     Case("pmm.levels", {CONFIG + "order_levels": 3, CONFIG + "order_level_spread": "49.75"}, P_CONFIG + "order_levels",
          "100 percent below", {CONFIG + "order_levels": 3, CONFIG + "order_level_spread": "49.74"}, base=MM),
@@ -378,14 +484,24 @@ CASES = [
          "2000 is not below", {CONFIG + "price_ceiling": 2000, CONFIG + "price_floor": 1999}, base=MM),
     Case("pmm.minimum_spread", {CONFIG + "minimum_spread": "0.5"}, P_CONFIG + "minimum_spread", "would be cancelled",
          {CONFIG + "minimum_spread": "0.49"}, base=MM),
-    Case("pmm.risk", {RISK + "max_position_usd": 10000}, P_RISK + "max_position_usd", "cannot enforce", base=MM,
+    Case("pmm.risk", {RISK + "max_position_usd": 10000}, P_RISK + "max_position_usd", "knows no such limit", base=MM,
          allowed="kill_switch_pct"),
-    Case("pmm.risk", {RISK + "max_drawdown_pct": 10}, P_RISK + "max_drawdown_pct", "cannot enforce", base=MM),
+    Case("pmm.risk", {RISK + "max_drawdown_pct": 10}, P_RISK + "max_drawdown_pct", "knows no such limit", base=MM),
 ]  # fmt: skip
 
 
+def catalogue() -> Catalogue:
+    """The usual one with a plan that has a low ceiling for everything."""
+    usual = factories.catalogue()
+    low = {"max_position": 10000, "max_order": 500, "max_open_orders": 20, "max_daily_loss": 500}
+    low |= {"max_drawdown": 100, "max_drawdown_pct": 20, "price_band_pct": 2}
+    ceilings = {"USD": {name: Decimal(value) for name, value in low.items()}}
+    strict = dataclasses.replace(usual.plans["pro"], name="strict", ceilings=ceilings)
+    return dataclasses.replace(usual, plans={**usual.plans, "strict": strict})
+
+
 def parse(data: dict[str, Any]) -> Any:
-    return parse_document(data, factories.catalogue(), reserved={"edge_7"})
+    return parse_document(data, catalogue(), reserved={"edge_7"})
 
 
 def refuse(case: Case) -> DocumentError:
@@ -442,35 +558,53 @@ def test_reserved_bots(name: str) -> None:
 
 def test_too_many_levels_for_the_exchange_are_refused() -> None:
     """No exchange of the catalogue allows fewer orders than a grid may have, so one is made up."""
-    catalogue = copy.copy(factories.catalogue())
-    binance = catalogue.exchanges["binance"]
-    small = type(binance)(**{name: getattr(binance, name) for name in binance.__slots__} | {"max_orders": 9})
-    catalogue = type(catalogue)(catalogue.releases, catalogue.plans, catalogue.connectors, {"binance": small})
-    with pytest.raises(DocumentError) as caught:
-        parse_document(factories.grid_document(), catalogue)
-    assert [(fault.rule, fault.pointer) for fault in caught.value.faults] == [("grid.orders", P_CONFIG + "grid_count")]
-    parse_document(changed(factories.grid_document(), {CONFIG + "grid_count": 9}), catalogue)
+    usual = factories.catalogue()
+    small = dataclasses.replace(usual.exchanges["binance"], max_orders=9)
+    few = dataclasses.replace(usual, exchanges={"binance": small})
+    for more in ({}, {CONFIG + "activation_bounds_pct": 5}):
+        with pytest.raises(DocumentError) as caught:
+            parse_document(changed(factories.grid_document(), more), few)
+        (fault,) = caught.value.faults
+        assert (fault.rule, fault.pointer) == ("order.count", P_CONFIG + "grid_count")
+        assert "binance allows 9 open orders" in fault.problem
+        parse_document(changed(factories.grid_document(), {**more, CONFIG + "grid_count": 9}), few)
+
+
+def test_a_grid_that_rests_only_what_is_near_may_have_more_levels_than_open_orders() -> None:
+    parse(changed(factories.grid_document(), {RISK + "max_open_orders": 3, CONFIG + "activation_bounds_pct": 5}))
+
+
+def test_a_bot_trades_on_an_exchange_whose_rules_the_catalogue_does_not_have() -> None:
+    """What needs the rules is left out, and what does not is judged all the same."""
+    there = {BOT + "exchange_connection_id": "ku", BOT + "trading_pair": "XYZ-USDT", CONFIG + "order_amount": 1}
+    assert parse(changed(with_kucoin(), there)).bots[0].trading_pair == "XYZ-USDT"
+    for changes, rule in (
+        ({RISK + "max_position_usd": 9}, "order.max_position"),
+        ({RISK + "max_position_usd": 2_000_000}, "plan.max_position"),
+        ({BOT + "trading_pair": "XYZ-ABC"}, "quote.usd"),
+        ({CONFIG + "lower_bound": 36000}, "grid.bounds"),
+    ):
+        with pytest.raises(DocumentError) as caught:
+            parse(changed(with_kucoin(), there | changes))
+        assert rule in {fault.rule for fault in caught.value.faults}
 
 
 def test_every_rule_has_a_case() -> None:
-    assert set(RULES) == {case.rule for case in CASES} | {"grid.orders"}
+    assert set(RULES) == {case.rule for case in CASES}
 
 
 # Deleting a rule --------------------------------------------------------------------------------------------------
 
 
 def findings_calls() -> list[tuple[str, int, int, str]]:
-    """Every place in the source that notes a fault by name: file, first and last line, rule.
-
-    Without grid.orders, which has a test of its own above.
-    """
+    """Every place in the source that notes a fault by name: file, first and last line, rule."""
     calls = []
-    for module in (document_module, fields, risk, grid, pure_market_making):
+    for module in MODULES:
         path = str(module.__file__)
         for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add":
                 first = node.args[0]
-                if isinstance(first, ast.Constant) and first.value in RULES and first.value != "grid.orders":
+                if isinstance(first, ast.Constant) and first.value in RULES:
                     calls.append((path, node.lineno, node.end_lineno or node.lineno, str(first.value)))
     return calls
 
@@ -504,9 +638,7 @@ def test_deleting_a_check_lets_a_refused_document_through(
 
 
 def test_rules_module_has_no_rule_that_is_never_used() -> None:
-    source = "".join(
-        Path(str(module.__file__)).read_text(encoding="utf-8")
-        for module in (document_module, fields, risk, grid, pure_market_making)
-    )
-    assert [rule for rule in RULES if f'"{rule}"' not in source] == []
+    source = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in MODULES)
+    ceilings = {f"plan.{name}" for name in risk.CEILINGS}
+    assert [rule for rule in RULES if f'"{rule}"' not in source and rule not in ceilings] == []
     assert rules.MAX_FAULTS == 100

@@ -128,6 +128,107 @@ def test_fields_are_filled_in_in_their_own_order() -> None:
     ]
 
 
+PRICES = Field("prices", "decimals", "percent", "Some.", (Decimal(1),), longest=3, minimum=Decimal(0), below=Decimal(9))
+
+
+@pytest.mark.parametrize("value", [[0], ["1.50", 2, 8.9], (1, 2)])
+def test_a_list_of_numbers_is_taken_exactly(value: Any) -> None:
+    findings = Findings()
+    parsed = PRICES.parse(value, "/x", findings)
+    assert parsed == tuple(Decimal(str(entry)) for entry in value)
+    assert plain_value(parsed) == [float(entry) for entry in value]
+    jsonschema.validate(plain_value(parsed), PRICES.schema())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([], {"/x": "length.list"}),
+        ([1, 2, 3, 4], {"/x": "length.list"}),
+        (1, {"/x": "type.list"}),
+        ("1", {"/x": "type.list"}),
+        (None, {"/x": "type.list"}),
+        ({"0": 1}, {"/x": "type.list"}),
+        ([1, True, 9], {"/x/1": "type.number", "/x/2": "range"}),
+        ([-1, "x"], {"/x/0": "range", "/x/1": "type.number"}),
+        ([[1]], {"/x/0": "type.number"}),
+    ],
+)
+def test_each_number_of_a_list_is_judged(value: Any, expected: dict[str, str]) -> None:
+    findings = Findings()
+    assert PRICES.parse(value, "/x", findings) is None
+    assert {fault.pointer: fault.rule for fault in findings.faults} == expected
+    assert all(
+        fault.allowed == "a list of 1 to 3 numbers at least 0 and less than 9 (percent)"
+        for fault in findings.faults
+        if fault.pointer == "/x"
+    )
+    if value != [-1, "x"]:  # a schema does not know which text is a number
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(value, PRICES.schema())
+
+
+def test_a_field_without_a_default_may_be_left_out_and_is_then_not_there() -> None:
+    fields = declare(Field("a", "decimal", "", "", 1, default=None), Field("b", "integer", "", "", 1, default=7))
+    assert parse_fields(fields, {}, "/x", Findings()) == {"b": 7}
+    assert parse_fields(fields, {"a": 2}, "/x", Findings()) == {"a": 2, "b": 7}
+    assert "default" not in fields["a"].schema()
+    findings = Findings()
+    assert parse_fields(fields, {"a": None}, "/x", findings) is None
+    assert [fault.rule for fault in findings.faults] == ["type.number"]
+
+
+MODES = declare(
+    Field("mode", "choice", "", "", "up", choices=("up", "down")),
+    Field("steps", "integer", "", "", 1, mode="up"),
+    Field("pause", "integer", "", "", 1, default=60, mode="up"),
+    Field("weight", "integer", "", "", 1, mode="down"),
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"mode": "up", "steps": 2}, {"mode": "up", "steps": 2, "pause": 60}),
+        ({"mode": "down", "weight": 2}, {"mode": "down", "weight": 2}),
+        ({"mode": "up"}, {"/x/steps": "missing"}),
+        ({"mode": "down", "weight": 2, "pause": 60}, {"/x/pause": "field.mode"}),
+        ({"mode": "down", "steps": 2}, {"/x/steps": "field.mode", "/x/weight": "missing"}),
+        ({"mode": "sideways", "steps": True}, {"/x/mode": "choice", "/x/steps": "type.number"}),
+        ({}, {"/x/mode": "missing"}),
+    ],
+)
+def test_a_field_of_one_mode_is_refused_in_the_other(data: dict[str, Any], expected: dict[str, Any]) -> None:
+    findings = Findings()
+    parsed = parse_fields(MODES, data, "/x", findings)
+    if parsed is None:
+        assert {fault.pointer: fault.rule for fault in findings.faults} == expected
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(data, schema_of(MODES, "x"))
+    else:
+        assert (parsed, findings.faults) == (expected, [])
+        jsonschema.validate(data, schema_of(MODES, "x"))
+
+
+def test_a_second_name_stands_for_the_first_and_is_named_in_faults() -> None:
+    fields = declare(Field("cost", "decimal", "", "", 1, alias="cost_usd", above=Decimal(0)))
+    assert parse_fields(fields, {"cost_usd": 3}, "/x", Findings()) == {"cost": 3}
+    for data, expected in (
+        ({"cost_usd": 0}, ("/x/cost_usd", "range")),
+        ({"cost": 3, "cost_usd": 3}, ("/x/cost_usd", "field.twice")),
+        ({}, ("/x/cost", "missing")),
+    ):
+        findings = Findings()
+        assert parse_fields(fields, data, "/x", findings) is None
+        assert [(fault.pointer, fault.rule) for fault in findings.faults] == [expected]
+    assert fields["cost"].name_in({"cost_usd": 1}) == "cost_usd"
+    assert fields["cost"].name_in({}) == "cost"
+    optional = declare(Field("cost", "decimal", "", "", 1, default=None, alias="cost_usd"))
+    jsonschema.validate({"cost_usd": 3}, schema_of(optional, "x"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"cost_usd": 3, "cost": 3}, schema_of(optional, "x"))
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_description_is_complete_and_agrees_with_itself(name: str) -> None:
     strategy = TEMPLATES[name]
@@ -137,12 +238,16 @@ def test_every_description_is_complete_and_agrees_with_itself(name: str) -> None
             assert field.unit or field.type in ("boolean", "choice"), field.name
             findings = Findings()
             assert field.parse(field.example, "/x", findings) is not None
-            if not field.required:
+            if not field.required and field.default is not None:
                 assert field.parse(field.default, "/x", findings) is not None
             assert not findings
         schema = schema_of(fields, "x")
         jsonschema.Draft202012Validator.check_schema(schema)
-        jsonschema.validate({n: plain_value(f.example) for n, f in fields.items()}, schema)
+        for mode in fields["mode"].choices if "mode" in fields else ("",):
+            own = {n: plain_value(f.example) for n, f in fields.items() if f.mode in ("", mode)}
+            data = own | ({"mode": mode} if mode else {})
+            jsonschema.validate(data, schema)
+            assert parse_fields(fields, data, "/x", Findings()) is not None
 
 
 def test_what_is_shown_is_bounded_and_printable() -> None:
