@@ -12,6 +12,8 @@ from decimal import Decimal, localcontext
 from .planning import Cell, Decision, MarketRules, RestingOrder, WantedOrder, floor_to, text
 
 ZERO = Decimal(0)
+# How much further than the activation bound a buy that rests may be, so that it does not come and go at the edge.
+ACTIVATION_MARGIN = Decimal("1.1")
 
 
 class GridError(ValueError):
@@ -102,6 +104,26 @@ def find_stranded(levels: Sequence[Level], cells: Mapping[str, Cell], rules: Mar
     return stranded
 
 
+def find_active(
+    levels: Sequence[Level], orders: Mapping[str, RestingOrder], mid: Decimal | None, bounds_pct: Decimal | None
+) -> frozenset[str]:
+    """The levels that may buy now: those at most ``bounds_pct`` percent below the mid price (None: all).
+
+    A buy that rests stays until it is a tenth of the bound further away, so that a price at the edge does not make it
+    come and go. Without a mid price what rests stays and nothing else comes.
+    """
+    if bounds_pct is None:
+        return frozenset(level.key for level in levels)
+    active = set()
+    for level in levels:
+        resting = orders.get(level.key)
+        rests = resting is not None and resting.side == "BUY"
+        reach = bounds_pct * ACTIVATION_MARGIN if rests else bounds_pct
+        if (mid is None and rests) or (mid is not None and level.buy_price >= mid * (1 - reach / 100)):
+            active.add(level.key)
+    return frozenset(active)
+
+
 def decide(
     *,
     levels: Sequence[Level],
@@ -113,6 +135,7 @@ def decide(
     best_bid: Decimal | None,
     best_ask: Decimal | None,
     busy: Collection[str] = (),
+    active: Collection[str] | None = None,
 ) -> Decision:
     """What to make and cancel now, one order per cell.
 
@@ -122,7 +145,7 @@ def decide(
 
     ``capital``: what the grid may spend in all. ``orders``: at most one per cell. ``busy``: cells whose order is just
     being made: they are left alone and counted as if it rested. ``best_bid``/``best_ask`` None: unknown, then no buy
-    is made.
+    is made. ``active``: the levels that may buy now, None for all.
     """
     create_sells: list[WantedOrder] = []
     cancel: set[str] = set()
@@ -148,7 +171,8 @@ def decide(
         lot = cells.get(key)
         if order.side == "SELL":
             continue
-        if level is None or order.price != level.buy_price or order.target != level.amount:
+        fits = level is not None and order.price == level.buy_price and order.target == level.amount
+        if level is None or not fits or (active is not None and key not in active):
             cancel.add(key)
         elif order.executed > 0 and lot and best_bid is not None and best_bid >= level.sell_price and sellable(lot):
             # The rest was left behind by the market: sell what was bought.
@@ -160,6 +184,7 @@ def decide(
 
     # Buys: nearest below the market first, as far as capital and the position limit reach.
     create_buys: list[WantedOrder] = []
+    held_back: list[str] = []
     for level in sorted(levels, key=lambda item: -item.buy_price):
         key = level.key
         cell = cells.get(key, Cell(level.buy_price, level.sell_price))
@@ -169,7 +194,8 @@ def decide(
         if resting is None:
             if sellable(cell):
                 continue
-            below_market = key in busy or (best_ask is not None and level.buy_price < best_ask)
+            may_rest = best_ask is not None and level.buy_price < best_ask and (active is None or key in active)
+            below_market = key in busy or may_rest
             amount = level.amount - max(floor_to(cell.held, rules.lot), ZERO)
             if not rules.allows(level.buy_price, amount):
                 # Holds too little to sell and lacks too little to buy: one whole level is the smallest sure order.
@@ -183,8 +209,11 @@ def decide(
             continue
         needs_slot = ZERO if floor_to(cell.held, rules.lot) > 0 else slot
         needs_position = level.buy_price * open_amount
-        fits = slots_left >= needs_slot and (max_position is None or exposure + needs_position <= max_position)
-        if not fits:
+        has_slot = slots_left >= needs_slot
+        fits_limit = max_position is None or exposure + needs_position <= max_position
+        if has_slot and not fits_limit:
+            held_back.append("max_position")
+        if not (has_slot and fits_limit):
             if resting is not None:
                 cancel.add(key)
             continue
@@ -192,4 +221,4 @@ def decide(
         exposure += needs_position
         if resting is None and key not in busy:
             create_buys.append(WantedOrder(key, "BUY", level.buy_price, amount, level.amount, "maker"))
-    return Decision(tuple(create_sells + create_buys), frozenset(cancel))
+    return Decision(tuple(create_sells + create_buys), frozenset(cancel), tuple(held_back))

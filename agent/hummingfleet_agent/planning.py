@@ -68,10 +68,14 @@ class WantedOrder:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now: orders to make, most urgent first, and keys whose order is to be cancelled."""
+    """What to do now: orders to make, most urgent first, and keys whose order is to be cancelled.
+
+    ``held_back``: the limit that keeps an order from being made, once per order, where the plan itself sees to it.
+    """
 
     create: tuple[WantedOrder, ...]
     cancel: frozenset[str]
+    held_back: tuple[str, ...] = ()
 
 
 def text(value: Decimal) -> str:

@@ -13,6 +13,7 @@ from hummingfleet_agent.grid_plan import (
     Level,
     cell_key,
     decide,
+    find_active,
     find_stranded,
     plan_levels,
 )
@@ -215,3 +216,56 @@ def test_exposure_never_exceeds_the_grids_capital(data: st.DataObject) -> None:
 
 def test_cell_keys_are_plain() -> None:
     assert cell_key(D("3.00E+4"), D("30500.00")) == "30000:30500"
+
+
+def rest_within(bounds: str | None, mid: str | None, resting_keys: tuple[int, ...] = ()) -> list[int]:
+    """Indices of the levels that may buy."""
+    orders = {LEVELS[i].key: resting(LEVELS[i]) for i in resting_keys}
+    keys = find_active(LEVELS, orders, None if mid is None else D(mid), None if bounds is None else D(bounds))
+    return [level.index for level in LEVELS if level.key in keys]
+
+
+@pytest.mark.parametrize(("bounds", "mid", "rests", "active"), [
+    (None, "35000", (), list(range(10))),
+    (None, None, (), list(range(10))),
+    ("100", "35000", (), list(range(10))),
+    # 5 percent below 35000 is 33250; what rests already may be 5.5 percent below: 33075.
+    ("5", "35000", (), [7, 8, 9]),
+    ("5", "35263.15", (), [7, 8, 9]),
+    ("5", "35263.16", (), [8, 9]),
+    ("5", "35263.16", (7, 8, 9), [7, 8, 9]),
+    ("5", "35449.73", (7, 8, 9), [7, 8, 9]),
+    ("5", "35449.74", (7, 8, 9), [8, 9]),
+    # Above the market, too: whether they may rest there is another question.
+    ("5", "30000", (), list(range(10))),
+    ("5", None, (3,), [3]),
+])
+def test_activation_bounds(bounds: str | None, mid: str | None, rests: tuple[int, ...], active: list[int]) -> None:
+    assert rest_within(bounds, mid, rests) == active
+
+
+def test_only_active_levels_buy_and_every_lot_is_sold() -> None:
+    top, bottom = LEVELS[9], LEVELS[0]
+    active = {top.key, LEVELS[8].key}
+    decision = choose(cells={bottom.key: holding(bottom)}, orders={LEVELS[5].key: resting(LEVELS[5])}, active=active)
+    assert decision.cancel == {LEVELS[5].key}
+    assert [(order.side, order.price) for order in decision.create] == [
+        ("SELL", D(30500)), ("BUY", D(34500)), ("BUY", D(34000))]
+
+
+@given(bounds=st.integers(1, 100), mid=st.integers(29000, 40000), steps=st.lists(st.integers(-50, 50), max_size=8))
+def test_a_price_that_trembles_cancels_no_order(bounds: int, mid: int, steps: list[int]) -> None:
+    """Back and forth by at most a twentieth of the bound: what rested at the beginning rests."""
+    first = keys = find_active(LEVELS, {}, D(mid), D(bounds))
+    for step in steps:
+        orders = {level.key: resting(level) for level in LEVELS if level.key in keys}
+        keys = find_active(LEVELS, orders, D(mid) * (1 + D(bounds) * step / 100000), D(bounds))
+        assert first <= keys
+
+
+def test_what_the_position_limit_holds_back_is_told() -> None:
+    decision = choose(max_position=D(250))
+    assert len(decision.create) == 2 and decision.held_back == ("max_position",) * 8
+    # Levels that would not buy anyway are not held back.
+    assert choose(max_position=D(250), active={LEVELS[9].key}).held_back == ()
+    assert choose(max_position=D(250), best_ask=D(30000)).held_back == ()
