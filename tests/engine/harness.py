@@ -14,14 +14,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ansible_collections.hummingfleet.core.plugins.module_utils import broker
 from ansible_collections.hummingfleet.core.plugins.module_utils.derive import order_tag
 from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import engine_keystore
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import (
     BotContext,
+    Strategy,
     engine_client_config,
 )
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.grid import Grid
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.pure_market_making import PureMarketMaking
 
 from sandbox.control import ControlClient
 from tests.factories import catalogue
@@ -197,24 +198,27 @@ class Bot:
     fee: str = "0"
     resumes: int = 0
     agent: Path = ROOT / "agent"
+    strategy: Strategy | None = None
 
     def __post_init__(self) -> None:
         self.started_at = 0.0
         self.account = f"{self.bot}-{secrets.token_hex(3)}"
         self.name = f"hf-test-{self.account}"
         self.password = secrets.token_urlsafe(32)
+        self.broker_password = secrets.token_urlsafe(32)
         self.key, self.secret = self.sandbox.add_account(self.account, self.balances, self.fee)
         for name in ("config", "data", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             os.chown(self.folder / name, BOT_UID, BOT_UID)
         self.write_password(self.password)
+        self.write_password(self.broker_password, "broker_password")
         self.write_config()
 
     # -- files
 
-    def write_password(self, password: str) -> None:
-        """The secret file that the container mounts."""
-        path = self.folder / "keystore_password"
+    def write_password(self, password: str, name: str = "keystore_password") -> None:
+        """A secret file that the container mounts."""
+        path = self.folder / name
         path.unlink(missing_ok=True)
         path.write_text(password)
         path.chmod(0o400)
@@ -222,7 +226,7 @@ class Bot:
 
     def write_config(self) -> None:
         """Everything the renderer writes for this bot."""
-        strategy = Grid() if self.template == "grid" else PureMarketMaking()
+        strategy = self.strategy or TEMPLATES[self.template]
         context = BotContext(
             tenant=self.tenant, bot=self.bot, connector="binance", trading_pair=PAIR,
             config={key: Decimal(str(value)) if isinstance(value, float) else value
@@ -239,7 +243,8 @@ class Bot:
                 "connection": "ex1", "kind": strategy.kind, "config": f"{self.bot}.yml",
                 "order_tag": order_tag(self.tenant, self.bot),
                 "agent_version": "1.0.0", "release": "2026.09", "resumes": self.resumes,
-                "risk": self.risk if strategy.kind == "v2" else {}}),
+                "risk": self.risk if strategy.kind == "v2" else {},
+                **({"broker": {"host": broker.ALIAS, "port": broker.PORT}} if strategy.needs_broker else {})}),
         }
         for path, text in files.items():
             self.write_file(path, text)
@@ -247,7 +252,7 @@ class Bot:
     def write_file(self, path: str, text: str) -> None:
         """One file of the config folder, replaced atomically as the node does."""
         target = self.folder / "config" / path
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_suffix(".new")
         temporary.write_text(text)
         temporary.rename(target)
@@ -279,6 +284,7 @@ class Bot:
             f"{folder}/config": "/opt/hummingfleet/config:ro",
             f"{folder}/data": "/home/hummingbot/data", f"{folder}/logs": "/home/hummingbot/logs",
             f"{folder}/keystore_password": "/run/secrets/keystore_password:ro",
+            f"{folder}/broker_password": "/run/secrets/broker_password:ro",
             f"{self.sandbox.ca_path}": "/opt/hummingfleet/ca.pem:ro",
         }
         return [
