@@ -7,7 +7,7 @@ from typing import Any
 from hummingbot.core.network_iterator import NetworkStatus
 from hummingfleet_agent import controller as base
 from hummingfleet_agent.exchange import mid_price, taker_price
-from hummingfleet_agent.planning import ZERO, Cell, Decision, MarketRules, text
+from hummingfleet_agent.planning import ZERO, Decision, MarketRules, text
 from hummingfleet_agent.signal_plan import (
     KEY,
     Memory,
@@ -71,10 +71,7 @@ class HummingfleetSignal(base.FleetController):
         except ValueError as error:
             self.refuse("SIGNAL_SETTINGS", str(error))
             return False
-        others = {key: KEY for key, cell in self.ledger.cells.items() if key != KEY and cell.held}
-        if others:
-            self.ledger.cells.setdefault(KEY, Cell(ZERO, ZERO))
-            self.ledger.merge_cells(others)
+        self.ledger.gather(KEY)
         return True
 
     # -- rounds
