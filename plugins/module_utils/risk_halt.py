@@ -34,17 +34,28 @@ def stands(halt: object) -> bool:
     return isinstance(halt, Mapping) and halt.get("lifted_at") is None
 
 
+def _comes_after(given: object, lifted: object) -> bool:
+    """Whether ``given`` is a halt of its own, later than the moment the stored one was ``lifted``."""
+    return (
+        isinstance(given, Mapping)
+        and isinstance(lifted, Mapping)
+        and stands(given)
+        and not stands(lifted)
+        and str(given.get("at")) >= str(lifted["lifted_at"])
+    )
+
+
 def keep(
     data: Mapping[str, Any], stored: Mapping[str, Any] | None, now: float, *, lifted_at: str | None = None
 ) -> dict[str, Any]:
     """``data`` as it may follow ``stored`` (None: a new tenant): a halt of today stays, one of another day goes.
 
     Nobody takes a halt away by submitting a document without it; what ``data`` says of a halt counts only where none is
-    stored. With ``lifted_at`` (ISO 8601) a halt that stands is lifted.
+    stored, or one that was lifted before. With ``lifted_at`` (ISO 8601) a halt that stands is lifted.
     """
-    halt = (stored or {}).get("risk_halt")
-    if not is_of_today(halt, now):
-        halt = data.get("risk_halt")
+    halt, given = (stored or {}).get("risk_halt"), data.get("risk_halt")
+    if not is_of_today(halt, now) or _comes_after(given, halt):
+        halt = given
     kept = {name: value for name, value in data.items() if name != "risk_halt"}
     if halt is None or (isinstance(halt, Mapping) and isinstance(halt.get("day"), str) and not is_of_today(halt, now)):
         return kept

@@ -301,6 +301,16 @@ def reason_option(function: Function) -> Function:
     return click.option("--reason", default="", metavar="TEXT", help="Why; kept in the tenant's history.")(function)
 
 
+def lift_option(function: Function) -> Function:
+    """``--lift-risk-halt``: an operator overrides the halt of a tenant's day."""
+    return click.option(
+        "--lift-risk-halt",
+        "lift",
+        is_flag=True,
+        help="Also if the tenant's daily loss limit has stopped its bots for today; kept in the history.",
+    )(function)
+
+
 def actor() -> str:
     """Who asks: the person behind sudo, else the user."""
     import getpass

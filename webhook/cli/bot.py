@@ -16,6 +16,7 @@ from ..text import shown
 from . import base
 from .base import Exit, OperationError, State, UnreachableError, pass_state
 from .tenant import change_tenant
+from .times import moment
 
 bot = base.group("bot", "Bots of a tenant. Every change is a revision, applied at once unless --no-converge is given.")
 
@@ -24,18 +25,54 @@ def _command(name: str, change: Any, help_text: str) -> None:
     @bot.command(name, help=help_text)
     @click.argument("tenant")
     @click.argument("bot_id", metavar="BOT")
+    @base.lift_option
     @base.reason_option
     @base.converge_option
     @base.json_option
     @pass_state
-    def run(state: State, tenant: str, bot_id: str, reason: str, converge: bool) -> None:
-        change_tenant(state, tenant, change(bot_id), f"bot {name} {bot_id}", reason, converge=converge)
+    def run(state: State, tenant: str, bot_id: str, lift: bool, reason: str, converge: bool) -> None:
+        change_tenant(state, tenant, change(bot_id), f"bot {name} {bot_id}", reason, converge=converge, lift=lift)
 
 
 _command("start", lambda b: changes.set_bot_state(b, "running"), "Start a bot; it adopts the position it has.")
-_command("stop", lambda b: changes.set_bot_state(b, "stopped"), "Stop a bot: orders cancelled, position kept.")
 _command("restart", changes.restart_bot, "Restart a bot: orders cancelled, position kept and adopted.")
-_command("resume", changes.resume_bot, "Lift a bot's risk halt and let it trade again.")
+
+
+@bot.command()
+@click.argument("tenant")
+@click.argument("bot_id", metavar="BOT")
+@base.reason_option
+@base.converge_option
+@base.json_option
+@pass_state
+def stop(state: State, tenant: str, bot_id: str, reason: str, converge: bool) -> None:
+    """Stop a bot: orders cancelled, position kept."""
+    change = changes.set_bot_state(bot_id, "stopped")
+    change_tenant(state, tenant, change, f"bot stop {bot_id}", reason, converge=converge)
+
+
+@bot.command()
+@click.argument("tenant")
+@click.argument("bot_id", metavar="BOT")
+@base.lift_option
+@base.reason_option
+@base.converge_option
+@base.json_option
+@pass_state
+def resume(state: State, tenant: str, bot_id: str, lift: bool, reason: str, converge: bool) -> None:
+    """Lift a bot's risk halt and let it trade again; refused before its limit earliest_resume_s allows it."""
+    from ..work import last_facts
+
+    registry = state.installation.registry
+    document = registry.get(tenant).document
+    with registry.transaction() as connection:
+        facts, now = last_facts(connection, tenant, bot_id), registry.now(connection)
+    try:
+        changes.check_resume(document, bot_id, facts, now)
+    except changes.TooEarlyError as error:
+        raise OperationError(str(error), Exit.REFUSED) from None
+    change = changes.resume_bot(bot_id)
+    change_tenant(state, tenant, change, f"bot resume {bot_id}", reason, converge=converge, lift=lift)
 
 
 @bot.command()
@@ -96,11 +133,12 @@ def status(state: State, tenant: str | None, bot_id: str | None) -> None:
         )
     state.output.result(plain)
     state.output.table(
-        ("tenant", "bot", "name", "pair", "state", "orders", "fills", "position", "seen", "engine"),
+        ("tenant", "bot", "name", "pair", "state", "orders", "fills", "position", "today", "equity", "seen", "engine"),
         [
             (
                 p["tenant"], p["bot"], p["name"], p["pair"], _state(p), p.get("open_orders"), p.get("fills"),
-                _position(p), _age(p.get("heartbeat_age_seconds")), p.get("engine_version"),
+                _position(p), _money(p, "day_pnl"), _money(p, "equity"), _age(p.get("heartbeat_age_seconds")),
+                p.get("engine_version"),
             )
             for p in plain
         ],
@@ -181,7 +219,8 @@ def stream(command: list[str], *, as_json: bool) -> int:
 def _state(plain: dict[str, Any]) -> str:
     halted, state = plain.get("halted"), str(plain["state"])
     if isinstance(halted, dict):
-        return f"halted: {halted.get('message') or halted.get('code')}"
+        since = moment(halted.get("at"))
+        return f"halted{f' since {since}' if since else ''}: {halted.get('message') or halted.get('code')}"
     # A liquidated bot has sold its position and stopped.
     wanted = "stopped" if plain["wanted"] == "liquidated" else plain["wanted"]
     return state if wanted == state else f"{state} (wanted: {plain['wanted']})"
@@ -193,6 +232,14 @@ def _position(plain: dict[str, Any]) -> str | None:
         return None
     base_asset = str(plain.get("pair") or "").partition("-")[0]
     return f"{position.get('base')} {base_asset}".strip()
+
+
+def _money(plain: dict[str, Any], name: str) -> str | None:
+    """What the bot reports of its money, in its quote asset."""
+    risk = plain.get("risk")
+    if not isinstance(risk, dict) or risk.get(name) is None:
+        return None
+    return f"{risk[name]} {risk.get('quote') or ''}".strip()
 
 
 def _age(seconds: object) -> str | None:

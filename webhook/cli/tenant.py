@@ -28,15 +28,16 @@ _MAX_BYTES = 4 * 1024 * 1024
     "-f", "--file", "source", required=True, type=click.Path(allow_dash=True, dir_okay=False),
     help="The tenant document, YAML or JSON; - reads standard input.",
 )  # fmt: skip
+@base.lift_option
 @base.reason_option
 @click.option("--converge/--no-converge", default=False, show_default=True, help="Apply the new revision now.")
 @base.json_option
 @pass_state
-def apply(state: State, source: str, reason: str, converge: bool) -> None:
+def apply(state: State, source: str, lift: bool, reason: str, converge: bool) -> None:
     """Store a tenant document as a new revision, and show what changes.
 
     A document that is wrong is refused with every fault named, and nothing is stored. One that says what is stored
-    already makes no revision.
+    already makes no revision. A risk halt of today stays, whether the document has it or not.
     """
     from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause
 
@@ -44,7 +45,7 @@ def apply(state: State, source: str, reason: str, converge: bool) -> None:
     here = state.installation
     submission = here.registry.submit(
         data,
-        cause=Cause("apply", reason or f"hummingfleet tenant apply -f {shown(source)}", base.actor()),
+        cause=Cause("apply", reason or f"hummingfleet tenant apply -f {shown(source)}", base.actor(), lift),
         fleet=here.fleet,
         catalogue=here.catalogue,
     )
@@ -79,11 +80,14 @@ def apply(state: State, source: str, reason: str, converge: bool) -> None:
 @base.json_option
 @pass_state
 def get(state: State, name: str, form: str, only_document: bool, revision: int | None) -> None:
-    """Show a tenant's document and what the last converge came to. Ciphertexts are shortened."""
+    """Show a tenant's document, what the last converge came to, and the bots' day. Ciphertexts are shortened."""
     import yaml
 
-    record = state.installation.registry.get(name)
-    document = state.installation.registry.document_at(name, revision) if revision else record.document
+    from ..journal import Journal
+
+    here = state.installation
+    record = here.registry.get(name)
+    document = here.registry.document_at(name, revision) if revision else record.document
     plain: dict[str, Any]
     if only_document:
         plain = document
@@ -94,6 +98,7 @@ def get(state: State, name: str, form: str, only_document: bool, revision: int |
             "applied_revision": record.applied_revision,
             "updated_at": record.updated_at,
             "outcome": record.outcome,
+            "risk": dict(Journal(here.registry, here.fleet, here.catalogue).tenant_status(name).risk),
             "document": shortened(document),
         }
     if state.output.as_json or form == "json":
@@ -149,11 +154,12 @@ def history(state: State, name: str, with_diff: bool) -> None:
 @tenant.command()
 @click.argument("name", metavar="TENANT")
 @click.argument("revision", type=click.IntRange(1))
+@base.lift_option
 @base.reason_option
 @base.converge_option
 @base.json_option
 @pass_state
-def rollback(state: State, name: str, revision: int, reason: str, converge: bool) -> None:
+def rollback(state: State, name: str, revision: int, lift: bool, reason: str, converge: bool) -> None:
     """Store the content of an old REVISION as a new one; node, subnet and user id stay as they are."""
     from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause
 
@@ -161,7 +167,7 @@ def rollback(state: State, name: str, revision: int, reason: str, converge: bool
     submission = here.registry.rollback(
         name,
         revision,
-        cause=Cause("rollback", reason or f"back to revision {revision}", base.actor()),
+        cause=Cause("rollback", reason or f"back to revision {revision}", base.actor(), lift),
         fleet=here.fleet,
         catalogue=here.catalogue,
     )
@@ -220,13 +226,19 @@ def remove(state: State, name: str, yes: bool, keep_data: bool, force: bool) -> 
     state.output.result({"tenant": name, "removed": True, "converge": report})
 
 
-def change_tenant(state: State, name: str, change: Change, what: str, reason: str, *, converge: bool) -> None:
-    """Stores ``change`` of the tenant's document and, if asked to, applies it."""
+def change_tenant(
+    state: State, name: str, change: Change, what: str, reason: str, *, converge: bool, lift: bool = False
+) -> None:
+    """Stores ``change`` of the tenant's document and, if asked to, applies it; ``lift`` lifts its risk halt."""
     from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Cause
 
     here = state.installation
     submission = here.registry.change(
-        name, change, cause=Cause("command", reason or what, base.actor()), fleet=here.fleet, catalogue=here.catalogue
+        name,
+        change,
+        cause=Cause("command", reason or what, base.actor(), lift),
+        fleet=here.fleet,
+        catalogue=here.catalogue,
     )
     store_change(state, submission, converge=converge)
 

@@ -50,6 +50,16 @@ class Since(click.ParamType[str]):
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def moment(seconds: object) -> str | None:
+    """Epoch seconds as people read them, UTC; None for what is no time."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def _seconds(text: str) -> float | None:
     found = _LENGTH.fullmatch(text)
     return float(int(found[1]) * _UNITS[found[2]]) if found else None

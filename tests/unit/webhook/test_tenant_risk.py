@@ -232,6 +232,13 @@ def test_a_halt_is_only_forgotten_when_the_bot_itself_says_so() -> None:
     [
         (halt(), None, halt()),
         (halt(), halt(value=1), halt()),
+        (halt(lifted_at=f"{DAY}T11:30:00.000Z"), None, halt(lifted_at=f"{DAY}T11:30:00.000Z")),
+        (halt(lifted_at=f"{DAY}T11:30:00.000Z"), halt(), halt(lifted_at=f"{DAY}T11:30:00.000Z")),
+        (
+            halt(lifted_at=f"{DAY}T11:30:00.000Z"),
+            {**halt(220), "at": f"{DAY}T11:40:00.000Z"},
+            {**halt(220), "at": f"{DAY}T11:40:00.000Z"},
+        ),
         (halt(day="2026-11-22"), None, None),
         (halt(day="2026-11-22"), halt(day="2026-11-22"), None),
         (None, halt(), halt()),
