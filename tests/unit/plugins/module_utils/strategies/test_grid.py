@@ -95,9 +95,11 @@ RANGES = {
     "upper_bound": (["0.000000000001", "1000000000"], ["0", "-1", "1000000000.1"]),
     "grid_count": ([2, 200], [1, 201, 0, -2]),
     "order_amount": (["0.000000000001", "10000000"], ["0", "-1", "10000000.1"]),
-    "max_position_usd": (["0.000000000001", "10000000"], ["0", "-1", "10000000.1"]),
-    "max_daily_loss_usd": (["0.000000000001", "10000000"], ["0", "-1", "10000000.1"]),
-    "max_drawdown_pct": (["0.000000000001", "100"], ["0", "-1", "100.1"]),
+    "take_profit_pct": (["0.000000000001", "1000"], ["0", "-1", "1000.1"]),
+    "stop_price": (["0.000000000001", "1000000000"], ["0", "-1", "1000000000.1"]),
+    "activation_bounds_pct": (["0.000000000001", "100"], ["0", "-1", "100.1"]),
+    "trailing_activation_pct": (["0.000000000001", "1000"], ["0", "-1", "1000.1"]),
+    "trailing_delta_pct": (["0.000000000001", "1000"], ["0", "-1", "1000.1"]),
 }
 
 
@@ -105,17 +107,15 @@ RANGES = {
 def test_every_field_has_its_range(name: str) -> None:
     from tests.unit.plugins.module_utils.test_fields import check_range
 
-    grid = TEMPLATES["grid"]
-    check_range({**grid.fields, **grid.limits}[name], *RANGES[name])
+    check_range(TEMPLATES["grid"].fields[name], *RANGES[name])
 
 
 def test_every_field_is_in_the_table_of_ranges() -> None:
     grid = TEMPLATES["grid"]
-    assert list(RANGES) == [*grid.fields, *grid.limits]
+    assert list(RANGES) == [*grid.fields]
     assert {name for name, field in grid.fields.items() if field.live} == set(grid.fields)
-    assert [name for name, field in {**grid.fields, **grid.limits}.items() if not field.required] == [
-        "max_position_usd"
-    ]
+    assert [name for name, field in grid.fields.items() if field.required] == list(RANGES)[:4]
+    assert {field.default for field in grid.fields.values() if not field.required} == {None}
 
 
 def test_the_engine_files_are_exactly_these() -> None:
@@ -133,10 +133,24 @@ def test_the_engine_files_are_exactly_these() -> None:
                 "upper_bound: 35000",
                 "grid_count: 10",
                 "order_amount: 100",
+                "take_profit_pct: null",
+                "stop_price: null",
+                "activation_bounds_pct: null",
+                "trailing_activation_pct: null",
+                "trailing_delta_pct: null",
                 "",
             ]
         ),
     }
+
+
+def test_the_fields_that_end_a_grid_reach_its_controller() -> None:
+    ends = {"take_profit_pct": 5, "stop_price": "29000.5", "trailing_activation_pct": 3, "trailing_delta_pct": 1}
+    bot = factories.grid_bot()
+    bot["strategy_config"] |= ends
+    loaded = yaml.safe_load(TEMPLATES["grid"].engine_files(context(bots=[bot]))["controllers/b1.yml"])
+    assert {name: loaded[name] for name in ends} == ends | {"stop_price": 29000.5}
+    assert loaded["activation_bounds_pct"] is None
 
 
 def test_numbers_reach_the_engine_without_an_exponent_or_a_lost_digit() -> None:
