@@ -45,6 +45,13 @@ def docker(*arguments: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Run:
     """What an ansible-playbook run came to."""
 
@@ -103,6 +110,8 @@ class Installation:
             "uid_pool": [uid_start, uid_start + 9_999],
             "kdf_iterations": 1,
             "sandbox_container": f"{prefix}sandbox",
+            "broker_container": f"{prefix}broker",
+            "broker_port": free_port(),
             "nodes": {"lab": {**self._connection(), "memory_mib": 1_000_000, "labels": {}}},
         }
         self.fleet_path = folder / "fleet.tenants.yml"
@@ -199,6 +208,14 @@ class Installation:
         assert run.code == 0, run.output
         return ControlClient(str(self.base_dir / "sandbox" / "run" / "control.sock"))
 
+    def start_broker(self, *arguments: str, **variables: Any) -> Run:
+        """The node's MQTT broker, as its role makes it."""
+        play = [{"hosts": "nodes", "gather_facts": False, "roles": [
+            {"role": "hummingfleet.core.node_broker", "vars": variables}]}]  # fmt: skip
+        path = self.folder / "broker.yml"
+        path.write_text(yaml.safe_dump(play))
+        return self.playbook(path, *arguments)
+
     def containers(self) -> dict[str, str]:
         """Container name → id, of all containers made here."""
         lines = docker("ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}}").splitlines()
@@ -210,7 +227,7 @@ class Installation:
         for start in range(0, len(ids), 50):
             docker("rm", "-f", *ids[start : start + 50], check=False)
         for name in docker("network", "ls", "--format", "{{.Name}}").splitlines():
-            if name.startswith((f"hf-{self.prefix}", self.prefix)):
+            if name.startswith((f"hf-{self.prefix}", f"hf-0-{self.prefix}", self.prefix)):
                 docker("network", "rm", name, check=False)
         if self.ssh is not None:
             self.ssh.stop()
@@ -223,9 +240,7 @@ class SshServer:
         self.folder = folder
         for name in ("host_key", "client_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
         host_key = (folder / "host_key.pub").read_text().split()
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key[0]} {host_key[1]}\n")

@@ -41,7 +41,10 @@ class ActionModule(ActionBase):
             else:
                 mode, reason = wanted, f"the settings say {wanted}"
             releases = image_source.releases_in_use(catalogue, variables.get("groups", {}))
-            found = image_source.references(catalogue, releases, mode)
+            found = image_source.references(catalogue, releases, mode, broker=fleet.broker_enabled)
+            facts = {"hummingfleet_images_found": mode}
+            if fleet.broker_enabled:
+                facts["hummingfleet_broker_image"] = image_source.broker_reference(catalogue, releases, mode)
         except HummingfleetError as error:
             raise AnsibleActionFail(str(error)) from None
         result.update(
@@ -49,7 +52,7 @@ class ActionModule(ActionBase):
             mode=mode,
             reason=reason,
             references=found,
-            ansible_facts={"hummingfleet_images_found": mode},
+            ansible_facts=facts,
         )
         return result
 

@@ -64,9 +64,16 @@ def releases_in_use(catalogue: Catalogue, groups: Iterable[str]) -> list[str]:
     return used or [max(catalogue.releases)]
 
 
-def references(catalogue: Catalogue, releases: Iterable[str], mode: ImageMode) -> list[str]:
-    """Give the images that tenants' stacks of these releases are made of, sorted, each once."""
-    return sorted({catalogue.releases[name].image(service, mode) for name in releases for service in STACK_SERVICES})
+def references(catalogue: Catalogue, releases: Iterable[str], mode: ImageMode, *, broker: bool = False) -> list[str]:
+    """Give the images that tenants' stacks of these releases (and ``broker``: their nodes) need, sorted, each once."""
+    names = list(releases)
+    found = {catalogue.releases[name].image(service, mode) for name in names for service in STACK_SERVICES}
+    return sorted(found | ({broker_reference(catalogue, names, mode)} if broker else set()))
+
+
+def broker_reference(catalogue: Catalogue, releases: Iterable[str], mode: ImageMode) -> str:
+    """Give the image of the nodes' MQTT broker: that of the newest of these releases, since a node has one broker."""
+    return catalogue.releases[max(releases)].image("broker", mode)
 
 
 def probe_reference(catalogue: Catalogue) -> str:

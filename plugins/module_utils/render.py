@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.hummingfleet.core.plugins.module_utils import broker
 from ansible_collections.hummingfleet.core.plugins.module_utils.addresses import tenant_network
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue, ImageMode, Plan, Release
 from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import decrypt_connection
@@ -38,6 +39,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Hu
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Fleet
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import KeyRing
 from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import engine_keystore
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.broker import USERS_FILE
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
@@ -105,7 +107,7 @@ def code_digest() -> str:
     """Changes whenever the code that renders does, so that a new version of it reaches every stack."""
     here = Path(__file__).resolve().parent
     names = ("render", "document", "fields", "catalogue", "addresses", "derive", "credentials", "keystore", "risk")
-    parts = [*(here / f"{name}.py" for name in names), *sorted((here / "strategies").glob("*.py"))]
+    parts = [*(here / f"{name}.py" for name in (*names, "broker")), *sorted((here / "strategies").glob("*.py"))]
     total = hashlib.sha256()
     for part in parts:
         total.update(part.name.encode() + b"\0" + part.read_bytes())
@@ -129,6 +131,7 @@ def desired_digest(document: Mapping[str, Any], renderer: Renderer) -> str:
         },
         "base_dir": renderer.fleet.base_dir,
         "sandbox_container": renderer.fleet.sandbox_container,
+        "broker": [renderer.fleet.broker_enabled, renderer.fleet.broker_container],
         "kdf_iterations": renderer.fleet.kdf_iterations,
         "keys": [
             renderer.seal(renderer.keyring.key(c["key_id"]).hex())
@@ -164,6 +167,7 @@ def removed_stack(data: Mapping[str, Any], renderer: Renderer, *, fence: int) ->
         "gid": document.uid,
         # Bots that died need it to settle.
         "network": network(document, renderer),
+        "broker": renderer.fleet.broker_container,
         "services": {},
         "bots": [],
     }
@@ -193,7 +197,8 @@ def render_stack(
         "digest": desired_digest(data, renderer),
         "fence": fence,
         "gid": document.uid,
-        "network": network(document, renderer),
+        "network": network(document, renderer, broker_needed=bool(builder.broker_users)),
+        "broker": renderer.fleet.broker_container,
         "directories": builder.directories,
         "files": builder.files,
         "services": builder.services,
@@ -202,8 +207,8 @@ def render_stack(
     return stack, builder.secrets
 
 
-def network(document: TenantDocument, renderer: Renderer) -> dict[str, Any]:
-    """The tenant's network, and the shared services that join it."""
+def network(document: TenantDocument, renderer: Renderer, *, broker_needed: bool = False) -> dict[str, Any]:
+    """The tenant's network, the shared services that join it, and those that leave it."""
     addresses = tenant_network(document.subnet or "")
     sandbox = document.exchange_environment == "sandbox"
     attach = []
@@ -213,6 +218,16 @@ def network(document: TenantDocument, renderer: Renderer) -> dict[str, Any]:
                 "container": renderer.fleet.sandbox_container,
                 "aliases": list(SANDBOX_NAMES),
                 "address": str(addresses.shared["sandbox"]),
+                "playbook": "prepare_sandbox",
+            }
+        )
+    if broker_needed:
+        attach.append(
+            {
+                "container": renderer.fleet.broker_container,
+                "aliases": [broker.ALIAS],
+                "address": str(addresses.shared["broker"]),
+                "playbook": "prepare_nodes",
             }
         )
     return {
@@ -221,6 +236,7 @@ def network(document: TenantDocument, renderer: Renderer) -> dict[str, Any]:
         "gateway": str(addresses.gateway),
         "internal": sandbox,
         "attach": attach,
+        "detach": [] if broker_needed else [renderer.fleet.broker_container],
     }
 
 
@@ -241,6 +257,7 @@ class _Builder:
         self.secrets: dict[str, str] = {}
         self.services: dict[str, dict[str, Any]] = {}
         self.bots: list[dict[str, Any]] = []
+        self.broker_users: list[str] = []
         self._compose: dict[str, dict[str, Any]] = {}
 
     def build(self) -> None:
@@ -251,6 +268,8 @@ class _Builder:
             self._redis()
         for bot in self.document.bots:
             self._bot(bot)
+        if self.broker_users:
+            self._secret(USERS_FILE, "".join(self.broker_users), owner=0)
         compose = {
             "name": network_name(self.document.tenant),
             "services": self._compose,
@@ -337,6 +356,8 @@ class _Builder:
             self._directory(f"{home}/config/{folder}", "0750", owner=0)
         self._secret("secrets/keystore_password", password)
         inputs = ["secrets/keystore_password"]
+        broker_files = self._broker_user(bot) if template.needs_broker else []
+        inputs += broker_files
         for relative, text in keystore.items():
             path = f"{home}/config/{relative}"
             self._secret(path, text)
@@ -356,6 +377,8 @@ class _Builder:
             # The engine's own code knows the kill switch alone, and finds it in conf_client.yml.
             "risk": json.loads(json.dumps(context.limits if template.kind == "v2" else {}, default=str)),
         }
+        if template.needs_broker:
+            about["broker"] = {"host": broker.ALIAS, "port": broker.PORT}
         texts = {
             **strategy_files,
             "bot.json": json.dumps(about, sort_keys=True, indent=1) + "\n",
@@ -377,6 +400,7 @@ class _Builder:
             f"./{home}/data:{HOME}/data",
             f"./{home}/logs:{HOME}/logs",
             "./secrets/keystore_password:/run/secrets/keystore_password:ro",
+            *(f"./{path}:/run/secrets/broker_password:ro" for path in broker_files),
         ]
         environment = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108
         if self.sandbox:
@@ -412,6 +436,19 @@ class _Builder:
                 "live_digest": hashlib.sha256(live.encode()).hexdigest() if live else None,
             }
         )
+
+    def _broker_user(self, bot: Bot) -> list[str]:
+        """Gives the bot a user on the node's MQTT broker; the file with its password."""
+        if not self.renderer.fleet.broker_enabled:
+            raise RenderError(
+                f"tenant {self.document.tenant}, bot {bot.id}: {bot.strategy_template} needs the nodes' MQTT broker, "
+                "and the fleet file says broker_enabled: false"
+            )
+        password = broker.bot_password(self.renderer.keyring, self.data, bot.id)
+        self.broker_users.append(broker.user_line(broker.bot_user(self.document.tenant, bot.id), password))
+        path = f"secrets/broker_password_{bot.id}"
+        self._secret(path, password)
+        return [path]
 
     # - parts -
 
@@ -476,12 +513,13 @@ class _Builder:
             {"path": path, "content": content, "secret": False, "mode": mode, "uid": owner, "gid": self.uid}
         )
 
-    def _secret(self, path: str, content: str) -> None:
-        """A file that only the tenant's user can read; its content travels apart."""
+    def _secret(self, path: str, content: str, owner: int | None = None) -> None:
+        """A file that only the tenant's user (or ``owner``) can read; its content travels apart."""
         if path in self.secrets:
             return
         self.secrets[path] = content
-        self.files.append({"path": path, "secret": True, "mode": "0400", "uid": self.uid, "gid": self.uid})
+        uid = self.uid if owner is None else owner
+        self.files.append({"path": path, "secret": True, "mode": "0400", "uid": uid, "gid": self.uid})
 
 
 def dump_yaml(data: Any) -> str:

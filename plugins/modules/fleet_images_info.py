@@ -62,10 +62,16 @@ references:
   returned: always
   type: list
   elements: str
-  sample: [hummingfleet/engine:20260922-1, hummingfleet/postgres:15-1, hummingfleet/redis:7-1]
+  sample:
+    - hummingfleet/engine:20260922-1
+    - hummingfleet/mosquitto:2-1
+    - hummingfleet/postgres:15-1
+    - hummingfleet/redis:7-1
 ansible_facts:
-  description: C(hummingfleet_images_found) is the mode.
+  description: >-
+    C(hummingfleet_images_found) is the mode, C(hummingfleet_broker_image) the image of the nodes' MQTT broker, where
+    the fleet has them.
   returned: always
   type: dict
-  sample: {hummingfleet_images_found: build}
+  sample: {hummingfleet_images_found: build, hummingfleet_broker_image: "hummingfleet/mosquitto:2-1"}
 """

@@ -86,7 +86,7 @@ created:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hummingfleet.core.plugins.module_utils.node import sandbox
+from ansible_collections.hummingfleet.core.plugins.module_utils.node import sandbox, shared
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine, DockerError
 
 
@@ -113,8 +113,8 @@ def main() -> None:
         if state == "present":
             outcome = sandbox.present(engine, sandbox.SandboxSpec(**wanted), check=module.check_mode)
         else:
-            outcome = sandbox.absent(engine, wanted["name"], wanted["network"], check=module.check_mode)
-    except (DockerError, sandbox.SandboxContainerError) as error:
+            outcome = shared.absent(engine, wanted["name"], wanted["network"], check=module.check_mode)
+    except (DockerError, shared.SharedContainerError) as error:
         module.fail_json(msg=str(error))
     diff = {"prepared": "".join(f"{action}\n" for action in outcome.actions)}
     module.exit_json(changed=bool(outcome.actions), actions=outcome.actions, created=outcome.created, diff=diff)

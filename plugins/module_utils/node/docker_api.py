@@ -142,6 +142,10 @@ class DockerEngine:
             "POST", f"/containers/{quote(container)}/stop", {"t": grace_seconds}, timeout_seconds=grace_seconds + 30
         )
 
+    def signal(self, container: str, name: str) -> None:
+        """Sends the main process of a running container a signal such as ``HUP``."""
+        self.request("POST", f"/containers/{quote(container)}/kill", {"signal": name})
+
     def remove(self, container: str) -> None:
         """Removes a container, whatever its state; its anonymous volumes go with it."""
         try:
@@ -163,8 +167,16 @@ class DockerEngine:
                 return None
             raise
 
-    def create_network(self, name: str, subnet: str, gateway: str, internal: bool, labels: dict[str, str]) -> None:
-        """A bridge network with its own subnet."""
+    def create_network(
+        self,
+        name: str,
+        subnet: str,
+        gateway: str,
+        internal: bool,
+        labels: dict[str, str],
+        options: dict[str, str] | None = None,
+    ) -> None:
+        """A bridge network with its own subnet; ``options`` are the driver's."""
         body = {
             "Name": name,
             "CheckDuplicate": True,
@@ -172,6 +184,7 @@ class DockerEngine:
             "Internal": internal,
             "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway}]},
             "Labels": labels,
+            "Options": options or {},
         }
         self.request("POST", "/networks/create", body=body)
 

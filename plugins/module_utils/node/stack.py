@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.node import broker
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.bot_log import excerpt
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.files import (
@@ -37,6 +38,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.observe imp
     container_facts,
     inspect_digest,
     is_one_off,
+    networks_of,
     read_lifecycle,
     read_state,
     tenants_dir,
@@ -199,6 +201,10 @@ class Stack:
                 self._note(f"remove file {relative}")
                 if not self.check:
                     (self.directory / relative).unlink(missing_ok=True)
+        # Before the bots that log in with them start, and after those that lose them were stopped.
+        if broker.USERS_FILE in {*state.get("files", {}), *(file["path"] for file in stack["files"])}:
+            self._hand_over_users()
+        self._leave_network(network)
         if (starts or replaces) and not self.check:
             self._announce(state)
             options = ["--detach", "--no-build", "--no-deps", "--pull", "never", "--quiet-pull"]
@@ -338,6 +344,9 @@ class Stack:
             self._note(f"remove container {container['name']}")
             if not self.check:
                 self.engine.remove(container["id"])
+        if not self.check:
+            (self.directory / broker.USERS_FILE).unlink(missing_ok=True)
+        self._hand_over_users()
         found = self._own_network()
         if found is not None:
             self._note(f"remove network {found['Name']}")
@@ -463,6 +472,8 @@ class Stack:
     def _check_network(self, network: dict[str, Any] | None) -> None:
         """Raises StackError for a network that would have to be made anew; asked before anything is stopped."""
         wanted = self.stack["network"]
+        for guest in wanted["attach"]:
+            self._guest(guest)
         if network is None:
             return
         if not self._is_own(network):
@@ -487,19 +498,49 @@ class Stack:
                 self.engine.create_network(
                     wanted["name"], wanted["subnet"], wanted["gateway"], wanted["internal"], labels
                 )
-        attached = {c["Name"] for c in ((network or {}).get("Containers") or {}).values()}
         for guest in wanted["attach"]:
-            if guest["container"] in attached:
+            container = self._guest(guest)
+            if wanted["name"] in networks_of(container):
                 continue
             self._note(f"attach {guest['container']} to {wanted['name']}")
-            if self.check:
-                continue
-            if self.engine.inspect(guest["container"]) is None:
-                raise StackError(
-                    f"container {guest['container']}, which this tenant needs, is not on the node; "
-                    "run the playbook prepare_sandbox for it first"
-                )
-            self.engine.connect(wanted["name"], guest["container"], guest["aliases"], guest["address"])
+            if not self.check:
+                self.engine.connect(wanted["name"], guest["container"], guest["aliases"], guest["address"])
+
+    def _guest(self, guest: dict[str, Any]) -> dict[str, Any]:
+        """A shared service's container; raises StackError where it is missing."""
+        container = self.engine.inspect(guest["container"])
+        if container is None:
+            raise StackError(
+                f"container {guest['container']}, which this tenant needs, is not on the node; "
+                f"run the playbook {guest['playbook']} for it first"
+            )
+        return container
+
+    def _leave_network(self, network: dict[str, Any] | None) -> None:
+        """Takes shared services out of the network that no bot of the tenant needs any more."""
+        name = self.stack["network"]["name"]
+        for service in self.stack["network"].get("detach", []):
+            container = self.engine.inspect(service) if network is not None else None
+            if container is not None and name in networks_of(container):
+                self._note(f"detach {service} from {name}")
+                if not self.check:
+                    self.engine.disconnect(name, service)
+
+    def _hand_over_users(self) -> None:
+        """Has the node's broker know the stack's users as they are now; those that are gone are logged out."""
+        wanted = next((file for file in self.stack.get("files", []) if file["path"] == broker.USERS_FILE), None)
+        text = None if wanted is None else self._content(wanted).decode()
+        try:
+            changed = broker.hand_over_users(
+                self.engine, self.base_dir, self.stack["broker"], check=self.check, instead={self.tenant: text}
+            )
+        except broker.BrokerUnavailableError as error:
+            # Without a broker that runs nobody is logged in, and it reads its users when it starts.
+            if wanted is not None:
+                raise StackError(str(error)) from None
+            return
+        if changed:
+            self._note("hand the broker's users over")
 
     def _compose(self, *arguments: str, timeout: float = 600) -> str:
         command = ["docker", "compose", "--project-directory", str(self.directory), *arguments]
@@ -563,6 +604,7 @@ class Stack:
             "uid": stack["gid"],
             "services": services,
             "bots": stack["bots"],
+            "network": stack["network"],
             "directories": {d["path"]: {k: d[k] for k in ("mode", "uid", "gid")} for d in stack["directories"]},
             "files": {
                 f["path"]: {"sha256": digest(self._content(f)), "mode": f["mode"], "uid": f["uid"], "gid": f["gid"]}

@@ -14,7 +14,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import loa
 def release(name, number):
     services = {
         service: Service(image=f"{service}:{number}", local=f"hummingfleet/{service}:{number}-1")
-        for service in ("engine", "postgres", "redis", "edge")
+        for service in ("engine", "postgres", "redis", "edge", "broker")
     }
     return Release(name=name, agent="1.0.0", services=services)
 
@@ -57,6 +57,8 @@ def test_the_releases_of_tenants_are_in_use_else_the_newest(catalogue):
 
 def test_references_are_those_of_a_stack(catalogue):
     assert image_source.references(catalogue, ["2026.09"], "registry") == ["engine:9", "postgres:9", "redis:9"]
+    both = image_source.references(catalogue, ["2026.08", "2026.09"], "registry", broker=True)
+    assert [name for name in both if "broker" in name] == ["broker:9"], "a node has one broker, the newest"
     built = image_source.references(catalogue, ["2026.08"], "build")
     assert built == ["hummingfleet/engine:8-1", "hummingfleet/postgres:8-1", "hummingfleet/redis:8-1"]
     assert all(image_source.is_built(reference) for reference in built)

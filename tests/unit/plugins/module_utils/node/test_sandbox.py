@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerError
-from ansible_collections.hummingfleet.core.plugins.module_utils.node.sandbox import (
-    SandboxContainerError,
-    SandboxSpec,
-    absent,
-    present,
-)
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.sandbox import SandboxSpec, present
+from ansible_collections.hummingfleet.core.plugins.module_utils.node.shared import SharedContainerError, absent
 
 SPEC = SandboxSpec("hf-sandbox", "hummingfleet/sandbox:1", "hf-sandbox", "10.90.0.0/29", "/srv/sandbox", 199999, 256)
 
@@ -34,7 +30,9 @@ class FakeEngine:
     def network(self, name: str) -> dict[str, Any] | None:
         return self.nets.get(name)
 
-    def create_network(self, name: str, subnet: str, gateway: str, internal: bool, labels: dict[str, str]) -> None:
+    def create_network(
+        self, name: str, subnet: str, gateway: str, internal: bool, labels: dict[str, str], options: dict[str, str]
+    ) -> None:
         self.done.append("network")
         self.nets[name] = {"IPAM": {"Config": [{"Subnet": subnet, "Gateway": gateway}]}, "Internal": internal}
 
@@ -159,7 +157,7 @@ def test_check_mode_predicts_and_does_nothing(engine: Any) -> None:
 
 def test_missing_image_is_refused_with_what_to_do(engine: Any) -> None:
     engine.image = None
-    with pytest.raises(SandboxContainerError, match="prepare_nodes"):
+    with pytest.raises(SharedContainerError, match="prepare_nodes"):
         present(engine, SPEC, check=False)
 
 
@@ -172,7 +170,7 @@ def test_missing_image_is_refused_with_what_to_do(engine: Any) -> None:
 )
 def test_foreign_network_of_the_same_name_is_refused(engine: Any, network: dict[str, Any]) -> None:
     engine.nets["hf-sandbox"] = network
-    with pytest.raises(SandboxContainerError, match="sandbox_exchange_subnet"):
+    with pytest.raises(SharedContainerError, match="sandbox_exchange_subnet"):
         present(engine, SPEC, check=False)
     assert engine.done == []
 

@@ -117,7 +117,7 @@ class Node:
         for bot in bots:
             directories += [f"bots/{bot}", f"bots/{bot}/data"]
         wanted = {
-            "tenant": "acme", "revision": 1, "digest": "d", "fence": 1, "gid": 0,
+            "tenant": "acme", "revision": 1, "digest": "d", "fence": 1, "gid": 0, "broker": "hf-broker",
             "network": {
                 "name": "hf-acme", "subnet": "10.0.0.0/27", "gateway": "10.0.0.1", "internal": False, "attach": [],
             },
