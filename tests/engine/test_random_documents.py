@@ -118,7 +118,7 @@ def test_what_is_refused_is_refused_by_name(template: str) -> None:
         for name in alone:
             assert any(pointer.startswith(pointer_to(case["part"], name)) for pointer in pointers), (case, faults)
         # What only does not go with others may be told at one of those.
-        fields = [pointer_to(part, name) for part, all_of in declared.items() for f in all_of.values() for name in f.names]
+        fields = [pointer_to(part, name) for part, all_ in declared.items() for f in all_.values() for name in f.names]
         assert alone or any(pointer.startswith(field) for pointer in pointers for field in fields), (case, faults)
 
 
