@@ -62,13 +62,33 @@ def strategy(text):
     return {"values": values, "complaints": complaints.messages, "rewritten": rewritten, "verdicts": verdicts}
 
 
+def refused(candidates):
+    """Of the values given for each variable, those that its validator does not take."""
+    result = {}
+    for name, values in candidates.items():
+        result[name] = []
+        for value in values:
+            try:
+                verdict = asyncio.run(pure_market_making_config_map[name].validate(value))
+            except Exception as error:  # a validator that fails over a value has not taken it
+                verdict = str(error) or type(error).__name__
+            if verdict:
+                result[name].append(value)
+    return result
+
+
 def main():
     """Answers on the last line."""
     request = json.load(sys.stdin)
-    print(json.dumps({
-        "clients": [client(text) for text in request["clients"]],
-        "strategy": strategy(request["strategy"]),
-    }))
+    print(
+        json.dumps(
+            {
+                "clients": [client(text) for text in request["clients"]],
+                "strategy": strategy(request["strategy"]),
+                "refused": refused(request["candidates"]),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hummingfleet.core.plugins.module_utils.document import bot_context, parse_document
+from ansible_collections.hummingfleet.core.plugins.module_utils.document import (
+    DocumentError,
+    bot_context,
+    parse_document,
+)
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
@@ -37,6 +41,17 @@ CONFIG = {
 }
 
 
+NUMBERS = [
+    "", "abc", "nan", "inf", "-inf", "-1000", "-100.1", "-100", "-10.1", "-2", "-1", "-0.5", "-0.000000000001", "0",
+    "0.000000000001", "0.5", "1", "1.5", "9.99", "10", "10.1", "50", "99.999", "100", "100.1", "1e3", "1000000",
+]  # fmt: skip
+WORDS = ["", "abc", "0", "1", "2", "true", "false", "yes", "no", "y", "True", "mid_price", "custom", "inventory_cost"]
+CONNECTORS = [*factories.catalogue().connectors, "ftx", "", "binance_paper_trade"]
+CANDIDATES = {
+    name: NUMBERS if field.type in ("decimal", "integer") else WORDS for name, field in MAKER.fields.items()
+} | {"exchange": CONNECTORS}
+
+
 @pytest.fixture(scope="module")
 def answer() -> dict[str, Any]:
     bots = [factories.grid_bot(), factories.market_making_bot(trading_pair="BTC-USDT", strategy_config=CONFIG)]
@@ -45,6 +60,7 @@ def answer() -> dict[str, Any]:
     request = {
         "clients": [engine_client_config(context) for context in contexts],
         "strategy": MAKER.engine_files(contexts[1])["strategies/mm1.yml"],
+        "candidates": CANDIDATES,
     }
     command = ["docker", "run", "--rm", "--interactive", "--init", "--network=none", "--cap-drop=ALL"]
     command += ["--volume", f"{PROBE}:/probe.py:ro", "--workdir=/tmp", "--env=HOME=/tmp", "--entrypoint=sh"]
@@ -93,6 +109,44 @@ def test_the_strategy_file_names_every_variable_of_the_engine(answer: dict[str, 
     text = MAKER.engine_files(bot_context(document, document.bots[0], factories.catalogue()))["strategies/mm1.yml"]
     written = {line.partition(":")[0] for line in text.splitlines()} - {"template_version"}
     assert written == set(answer["strategy"]["values"])
+
+
+@pytest.mark.parametrize("name", MAKER.fields)
+def test_what_the_engine_refuses_for_a_field_is_refused_by_us(answer: dict[str, Any], name: str) -> None:
+    """The engine itself would go on with a value it refused and say that it started successfully."""
+    refused = answer["refused"][name]
+    assert refused, "no candidate shows what the engine refuses"
+    for text in refused:
+        for value in (text, as_number(text)):
+            assert f"/bots/0/strategy_config/{name}" in faults(name, value), (name, value)
+
+
+def test_a_connector_the_engine_refuses_for_the_strategy_is_refused_by_us(answer: dict[str, Any]) -> None:
+    connectors = factories.catalogue().connectors
+    taken = set(CONNECTORS) - set(answer["refused"]["exchange"])
+    assert {name for name, connector in connectors.items() if connector.kind == "spot"} <= taken
+    assert "ftx" not in taken
+
+
+def as_number(text: str) -> Any:
+    """The JSON number or switch that the text stands for; the text itself where there is none."""
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def faults(name: str, value: Any) -> set[str]:
+    """The pointers of what we refuse about a market maker with this value."""
+    bot = factories.market_making_bot()
+    bot["strategy_config"][name] = value
+    try:
+        parse_document(factories.document(bots=[bot]), factories.catalogue())
+    except DocumentError as error:
+        return {fault.pointer for fault in error.faults}
+    return set()
 
 
 def bot_values() -> dict[str, Any]:
