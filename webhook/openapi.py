@@ -400,8 +400,9 @@ SCHEMAS: Mapping[str, Schema] = {
                     "risk": {
                         "type": ["object", "null"],
                         "description": "Its money in the asset `quote`, as decimal text: `day_pnl` (result of the UTC "
-                        "day `day`), `pnl` (all of it), `equity` (capital and result), `position` (what it holds, at "
-                        "cost).",
+                        "day `day`), `pnl` (all of it), `equity` (capital and result), `position` (what it holds is "
+                        "worth). `counted_pnl` counts for the tenant's day: its result since the day's first report, "
+                        "also where it was resumed since.",
                     },
                 },
             },

@@ -124,38 +124,47 @@ def pnl_of(facts: Mapping[str, Any], day: str) -> Decimal:
     risk = _report(facts)
     if risk is None or risk["day"] != day or risk.get("quote") not in USD_ASSETS:
         return Decimal(0)
-    return _amount(risk["day_pnl"]) + _amount(risk.get("before"))
+    return _counted(risk)
 
 
 def remember(before: Mapping[str, Any] | None, facts: Mapping[str, Any], *, anew: bool = False) -> dict[str, Any]:
-    """``facts`` of a bot with what they do not say and those ``before`` said of its day and its halt.
+    """``facts`` of a bot as they are stored: with what they do not say and those ``before`` said of its day and halt.
 
-    A bot that restarts reports nothing for a while, and is not forgiven its day for that. ``anew``: it is another one
-    under the id of one that was deleted, whose result of the day is kept as ``before``.
+    A bot that restarts reports nothing for a while, and one that is resumed counts its day anew; neither is forgiven
+    what it lost. So ``counted_pnl`` is added to its report, the result since the first report of the day: the bot's
+    whole result less ``start_pnl``. ``anew``: it is another bot under the id of one that was deleted.
     """
     kept = dict(facts)
-    old, new = _report(before or {}), _report(facts)
     if facts.get("heartbeat_age_seconds") is None and not anew and (before or {}).get("halted"):
         kept["halted"] = (before or {})["halted"]
-    if old is not None and anew:
-        earlier = _amount(old["day_pnl"]) + _amount(old.get("before"))
-        if new is None:
-            kept["risk"] = {"day": old["day"], "day_pnl": "0", "quote": old.get("quote"), "before": str(earlier)}
-        elif new["day"] == old["day"] and new.get("quote") == old.get("quote"):
-            kept["risk"] = {**new, "before": str(earlier)}
-    elif old is not None and (new is None or new["day"] < old["day"]):
-        kept["risk"] = old
-    elif old is not None and new is not None and new["day"] == old["day"] and "before" in old:
-        kept["risk"] = {**new, "before": old["before"]}
+    old, new = _report(before or {}), _report(facts)
+    if new is None or (old is not None and new["day"] < old["day"]):
+        if old is not None and anew:
+            kept["risk"] = {"day": old["day"], "quote": old.get("quote"), "counted_pnl": str(_counted(old))}
+        elif old is not None:
+            kept["risk"] = old
+        return kept
+    pnl, counted = _decimal(new.get("pnl")), _amount(new["day_pnl"])
+    if old is not None and old["day"] == new["day"]:
+        start = _decimal(old.get("start_pnl"))
+        if anew or "day_pnl" not in old:
+            counted += _counted(old)
+        elif start is not None and pnl is not None:
+            counted = pnl - start
+    kept["risk"] = {**new, "counted_pnl": str(counted), **({} if pnl is None else {"start_pnl": str(pnl - counted)})}
     return kept
 
 
 def _report(facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a bot reported of its day, None if that is no report."""
+    """What is known of a bot's day, None if that is nothing."""
     risk = facts.get("risk")
     if not isinstance(risk, Mapping) or not isinstance(risk.get("day"), str):
         return None
-    return dict(risk) if _decimal(risk.get("day_pnl")) is not None else None
+    return dict(risk) if {_decimal(risk.get("day_pnl")), _decimal(risk.get("counted_pnl"))} != {None} else None
+
+
+def _counted(risk: Mapping[str, Any]) -> Decimal:
+    return _amount(risk.get("counted_pnl", risk.get("day_pnl")))
 
 
 def _amount(value: object) -> Decimal:

@@ -96,7 +96,7 @@ def bots(**losses: Any) -> dict[str, dict[str, Any]]:
             "state": "running",
             "heartbeat_age_seconds": 1.0,
             "halted": None,
-            "risk": {"day": DAY, "day_pnl": str(-loss), "pnl": "0", "equity": "1000", "position": "0", "quote": "USDT"},
+            "risk": {"day": DAY, "day_pnl": str(-loss), "pnl": str(-loss), "equity": "1000", "quote": "USDT"},
         }
         for bot, loss in losses.items()
     }

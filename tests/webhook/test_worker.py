@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.registry import 
 
 from tests import factories
 from webhook import operations
+from webhook import worker as worker_module
 from webhook.callbacks import Outbox
-from webhook.events import EVENT_TYPES, parse_event
+from webhook.events import EVENT_TYPES, EventError, parse_event
 from webhook.installation import Installation
 from webhook.journal import EventRecord, Journal
 from webhook.runs import RunCancelledError, RunResult, TaskFailure, TaskResult
@@ -328,6 +330,69 @@ def test_what_bots_do_is_seen_and_told(tmp_path: Path) -> None:
     assert house.journal.tenant_status("acme").bots[0].facts == {"open_orders": 3}
     told = [json.loads(one.body)["data"] for one in Outbox(house.here.registry).list() if one.type[:3] == "bot"]
     assert [(data["from"], data["to"]) for data in told] == [("running", "halted"), (None, "running")]
+
+
+class LosingHouse(House):
+    """A house on a clock of its own, with a tenant whose two bots may lose 100 US dollars a day."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder, portal_url="http://127.0.0.1:9/nobody-listens-here", **settings)
+        self.now = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
+        self.here.registry._clock = lambda: self.now
+        self.send("tenant.created", risk={"max_daily_loss_usd": 100})
+        self.send("exchange.connected")
+        for bot in ("b1", "b2"):
+            self.send("bot.created", bot={**EVENT_TYPES["bot.created"].example()["data"]["bot"], "id": bot})
+            self.send("bot.started", bot_id=bot)
+
+    def lose(self, **losses: float) -> None:
+        """From now on the bots report these losses of the 23rd."""
+        self.playbook.bots = {
+            "acme": {
+                bot: {"state": "running", "risk": {"day": "2026-11-23", "day_pnl": str(-loss), "quote": "USDT"}}
+                for bot, loss in losses.items()
+            }
+        }
+
+    @property
+    def states(self) -> list[str]:
+        return [bot["state"] for bot in self.here.registry.get("acme").document["bots"]]
+
+    def is_idle(self) -> bool:
+        return self.journal.tenant_status("acme").work == "idle"
+
+
+def test_bots_that_lose_too_much_together_are_stopped_until_the_next_day(tmp_path: Path) -> None:
+    house = LosingHouse(tmp_path)
+    with house.working():
+        house.ends("msg_6")
+        house.lose(b1=60, b2=40)
+        await_true(lambda: house.states == ["stopped", "stopped"])
+        await_true(house.is_idle)
+        assert house.here.registry.get("acme").applied_revision == house.here.registry.get("acme").revision
+        seen = house.worker.status()["observations"]
+        await_true(lambda: house.worker.status()["observations"] > seen + 1)
+        halts = [one for one in Outbox(house.here.registry).list() if one.type == "tenant.risk_halted"]
+        assert len(halts) == 1
+        assert json.loads(halts[0].body)["data"]["bots"] == ["b1", "b2"]
+        with pytest.raises(EventError, match="lost 100 US dollars on 2026-11-23"):
+            house.send("bot.started", bot_id="b1")
+        house.now = datetime(2026, 11, 24, 0, 0, 1, tzinfo=UTC).timestamp()
+        assert house.ends(house.send("bot.started", bot_id="b1")).state == "applied"
+        assert house.states == ["running", "stopped"]
+
+
+def test_bots_that_have_lost_much_are_looked_at_more_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "NEAR_SECONDS", 0.0)
+    monkeypatch.setattr(worker_module, "SOON_SECONDS", (0.0,))
+    house = LosingHouse(tmp_path, observe_seconds=3600)
+    house.lose(b1=30, b2=21)
+    with house.working():
+        house.ends("msg_6")
+        seen = house.worker.status()["observations"]
+        await_true(lambda: house.worker.status()["observations"] >= seen + 3)
+        house.lose(b1=30, b2=71)
+        await_true(lambda: house.states == ["stopped", "stopped"])
 
 
 def test_a_living_worker_is_counted(house: House) -> None:

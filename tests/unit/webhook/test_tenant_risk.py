@@ -46,14 +46,14 @@ def halt(value: float = 120, day: str = DAY, **more: Any) -> dict[str, Any]:
         (report("-12.5", quote="EUR"), "0"),
         (report("-12.5", day="2026-11-22"), "0"),
         (report("-12.5", day="2026-11-24"), "0"),
-        (report("-1", before="-2.5"), "-3.5"),
+        (report("-1", counted_pnl="-2.5"), "-2.5"),
         ({"state": "stopped", "risk": report("-3")["risk"]}, "-3"),
         (report("NaN"), "0"),
         (report("-1e999"), "0"),
         (report("99999999999999"), "0"),
         (report(None), "0"),
         (report("lots"), "0"),
-        (report("-2", before="NaN"), "-2"),
+        (report("-2", counted_pnl="NaN"), "0"),
         ({"state": "starting", "risk": None}, "0"),
         ({"risk": [1]}, "0"),
         ({}, "0"),
@@ -196,11 +196,47 @@ def test_the_tenants_limit_may_reach_the_plans_ceiling_and_not_exceed_it() -> No
 # --- what a bot does not say -----------------------------------------------------------------------------------------
 
 
+def on(pnl: Any, day_pnl: Any, day: str = DAY) -> dict[str, Any]:
+    return report(day_pnl, day, pnl=pnl)
+
+
+def results(*reports: dict[str, Any], anew: int = -1) -> list[Decimal]:
+    """What each of a bot's reports leaves it with for its day; from the one numbered ``anew`` it is another bot."""
+    known: dict[str, Any] | None = None
+    found = []
+    for number, one in enumerate(reports):
+        known = remember(known, one, anew=number == anew)
+        found.append(pnl_of(known, known["risk"]["day"]))
+    return found
+
+
+def test_a_bot_that_is_resumed_counts_its_day_anew_and_the_tenant_does_not() -> None:
+    """It had won 30 before the day, lost 40, was resumed, and lost another 10."""
+    assert results(on("30", "0"), on("-10", "-40"), on("-10", "0"), on("-20", "-10")) == [0, -40, -40, -50]
+
+
+def test_a_new_day_begins_with_what_the_bot_says_of_it() -> None:
+    tomorrow = "2026-11-24"
+    assert results(on("-10", "-40"), on("-12", "-2", tomorrow), on("-15", "-5", tomorrow)) == [-40, -2, -5]
+
+
+@given(st.lists(st.tuples(st.integers(-1000, 1000), st.booleans()), min_size=1, max_size=30))
+def test_whatever_is_resumed_or_silent_the_day_is_what_was_won_and_lost(moves: list[tuple[int, bool]]) -> None:
+    known: dict[str, Any] | None = remember(None, on("7", "0"))
+    total = own = 0
+    for change, resumed in moves:
+        total += change
+        own = 0 if resumed else own + change
+        known = remember(known, {"state": "starting", "risk": None})
+        known = remember(known, on(str(7 + total), str(own)))
+        assert pnl_of(known, DAY) == total
+
+
 def test_a_bot_that_restarts_keeps_its_day_until_it_reports_again() -> None:
     silent = {"state": "starting", "heartbeat_age_seconds": 2.0, "risk": None}
     assert remember(report("-40"), silent)["risk"]["day_pnl"] == "-40"
     assert remember(report("-40"), {**silent, "risk": {"day": DAY, "day_pnl": None}})["risk"]["day_pnl"] == "-40"
-    assert remember(report("-40"), report("-41"))["risk"]["day_pnl"] == "-41"
+    assert remember(on("0", "-40"), on("-1", "-41"))["risk"]["counted_pnl"] == "-41"
     assert remember(report("-40"), report("0", day="2026-11-24"))["risk"]["day"] == "2026-11-24"
     assert remember(report("-40"), report("5", day="2026-11-22"))["risk"]["day_pnl"] == "-40"
     assert remember(None, silent)["risk"] is None
@@ -209,13 +245,14 @@ def test_a_bot_that_restarts_keeps_its_day_until_it_reports_again() -> None:
 def test_a_new_bot_under_a_deleted_ones_id_does_not_make_its_loss_undone() -> None:
     silent = {"state": "starting", "risk": None}
     new = remember(report("-40"), silent, anew=True)
-    assert (pnl_of(new, DAY), new["risk"]["day_pnl"]) == (Decimal(-40), "0")
+    assert (pnl_of(new, DAY), "equity" in new["risk"]) == (Decimal(-40), False)
     for day_pnl, total in (("-1", -41), ("-2.5", "-42.5")):
-        new = remember(new, report(day_pnl))
+        new = remember(new, on(day_pnl, day_pnl))
         assert pnl_of(new, DAY) == Decimal(total)
-    third = remember(new, report("-1"), anew=True)
+    assert results(on("-40", "-40"), on("-1", "-1"), on("-2.5", "-2.5"), anew=1) == [-40, -41, Decimal("-42.5")]
+    third = remember(new, on("-1", "-1"), anew=True)
     assert pnl_of(third, DAY) == Decimal("-43.5")
-    assert pnl_of(remember(third, report("-3", day="2026-11-24")), "2026-11-24") == -3
+    assert pnl_of(remember(third, on("-3", "-3", "2026-11-24")), "2026-11-24") == -3
 
 
 def test_a_halt_is_only_forgotten_when_the_bot_itself_says_so() -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,77 @@ def test_status_shows_hostile_names_as_they_are(call: Call, runner: Any, registr
     assert "lost\\x1b[2J too much" in result.output
     plain = json.loads(call("bot", "status", "acme", "--json").stdout)
     assert (plain[0]["state"], plain[0]["fills"], plain[0]["name"]) == ("halted", 3, name)
+
+
+def test_status_shows_the_day_and_since_when_a_bot_is_halted(call: Call, runner: Any, stored: dict[str, Any]) -> None:
+    risk = {"day": "2026-11-23", "day_pnl": "-12.5", "pnl": "3", "equity": "987.5", "position": "0", "quote": "USDT"}
+    halted = {"code": "RISK_MAX_DAILY_LOSS", "message": "RISK_HALT limit=max_daily_loss", "at": 1795413600}
+    runner.bots = {"b1": {"state": "halted", "halted": halted, "risk": risk}}
+    shown = " ".join(call("bot", "status", "acme").output.split())
+    assert "-12.5 USDT" in shown
+    assert "987.5 USDT" in shown
+    plain = json.loads(call("bot", "status", "acme", "--json").stdout)
+    assert (plain[0]["risk"], plain[0]["halted"]) == (risk, halted)
+
+
+def see(registry: Registry, **facts: Any) -> None:
+    """What a worker remembers of the bot b1."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import load_fleet
+
+    from webhook.work import WorkQueue
+
+    queue = WorkQueue(registry, "worker:1:x", fleet=load_fleet(), catalogue=factories.catalogue())
+    queue.see("acme", {"b1": {"state": "running", "heartbeat_age_seconds": 1, **facts}}, looked_at=registry.clock())
+
+
+def lose(registry: Registry, day_pnl: str) -> str:
+    day = datetime.fromtimestamp(registry.clock(), UTC).strftime("%Y-%m-%d")
+    see(registry, risk={"day": day, "day_pnl": day_pnl, "quote": "USDT"})
+    return day
+
+
+def test_a_halted_tenants_bot_is_started_by_hand_only_with_the_override(call: Call, registry: Registry) -> None:
+    document = factories.grid_document(risk={"max_daily_loss_usd": 100})
+    call("tenant", "apply", "-f", "-", stdin=json.dumps(document))
+    day = lose(registry, "-101.5")
+    assert registry.get("acme").document["bots"][0]["state"] == "stopped"
+    got = yaml.safe_load(call("tenant", "get", "acme").stdout)
+    assert (got["risk"]["pnl_usd"], got["risk"]["limit_usd"], got["risk"]["halt"]["day"]) == ("-101.50", "100.00", day)
+    for words in (("bot", "start"), ("bot", "restart"), ("bot", "resume")):
+        refused = call(*words, "acme", "b1")
+        assert refused.exit_code == Exit.REFUSED
+        assert "lost 101.5 US dollars" in refused.stderr
+    refused = call("tenant", "apply", "-f", "-", stdin=json.dumps(document))
+    assert refused.exit_code == Exit.REFUSED
+    assert call("tenant", "rollback", "acme", "1").exit_code == Exit.REFUSED
+    assert call("bot", "stop", "acme", "b1").exit_code == 0
+    result = call("bot", "start", "acme", "b1", "--lift-risk-halt", "--reason", "hedged elsewhere")
+    assert result.exit_code == 0, result.output
+    assert registry.history("acme")[-1].cause.text == f"lifts the tenant's risk halt of {day}: hedged elsewhere"
+    assert registry.get("acme").document["bots"][0]["state"] == "running"
+
+
+@pytest.mark.parametrize("words", [("tenant", "apply", "-f", "-"), ("tenant", "rollback", "acme", "1")])
+def test_the_override_works_for_whole_documents_too(call: Call, registry: Registry, words: tuple[str, ...]) -> None:
+    document = json.dumps(factories.grid_document(risk={"max_daily_loss_usd": 100}))
+    call("tenant", "apply", "-f", "-", stdin=document)
+    lose(registry, "-100")
+    assert call(*words, "--lift-risk-halt", "--no-converge", stdin=document).exit_code == 0
+    assert registry.get("acme").document["risk_halt"]["lifted_at"]
+
+
+def test_a_bot_is_not_resumed_too_early_by_hand(call: Call, registry: Registry) -> None:
+    bot = factories.grid_bot()
+    bot["risk_config"]["earliest_resume_s"] = 3600
+    call("tenant", "apply", "-f", "-", stdin=json.dumps(factories.grid_document(bots=[bot])))
+    see(registry, halted={"code": "RISK_MAX_DRAWDOWN", "message": "m", "at": registry.clock() - 3590})
+    refused = call("bot", "resume", "acme", "b1")
+    assert refused.exit_code == Exit.REFUSED
+    assert "earliest_resume_s is 3600" in refused.stderr
+    assert registry.get("acme").document["bots"][0]["resumes"] == 0
+    see(registry, halted={"code": "RISK_MAX_DRAWDOWN", "message": "m", "at": registry.clock() - 3600})
+    assert call("bot", "resume", "acme", "b1").exit_code == 0
+    assert registry.get("acme").document["bots"][0]["resumes"] == 1
 
 
 def test_status_of_a_node_that_does_not_answer_ends_with_5(call: Call, runner: Any, stored: dict[str, Any]) -> None:
