@@ -64,6 +64,7 @@ def examine(here: Installation, run: Callable[..., RunResult], *, nodes: bool = 
     yield from _one("key ring", lambda: _keyring(here), "make one with: hummingfleet keyring init")
     yield from _registry(here)
     yield from _webhook(here)
+    yield from _signals(here)
     if nodes:
         yield from _nodes(here, run)
 
@@ -159,6 +160,37 @@ def _webhook(here: Installation) -> Iterator[Check]:
         yield Check("call-backs", Level.OK, f"{stats.callbacks_pending} to be delivered")
     if settings.portal_url is None:
         yield Check("call-backs", Level.OK, "the portal is told nothing: the fleet file has no webhook.portal_url")
+
+
+def _signals(here: Installation) -> Iterator[Check]:
+    """Whether signals reach the nodes that have bots for them; a fleet without such bots needs no broker."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils.broker import broker_access
+    from ansible_collections.hummingfleet.core.plugins.module_utils.registry import registry_exists
+
+    from .signal_bus import NoBrokerError, SignalBus
+    from .signal_log import SignalLog
+
+    if not registry_exists(here.fleet.registry):
+        return
+    try:
+        bots = SignalLog(here.registry).nodes()
+    except HummingfleetError:
+        return  # said above
+    bus = SignalBus(lambda node: broker_access(here.fleet, node))
+    try:
+        for node, number in sorted(bots.items()):
+            subject, trouble = f"broker of {node}", f"{number} bot(s) there get no signals"
+            try:
+                bus.check(node)
+            except NoBrokerError as error:
+                yield Check(subject, Level.FAIL, f"{trouble}: {error}", "a converge sets up what is missing")
+            except HummingfleetError as error:
+                yield Check(subject, Level.FAIL, f"{trouble}: {error}",
+                            "see that its container runs there and that its port is open for this machine")  # fmt: skip
+            else:
+                yield Check(subject, Level.OK, f"takes signals for {number} bot(s)")
+    finally:
+        bus.close()
 
 
 def _nodes(here: Installation, run: Callable[..., RunResult]) -> Iterator[Check]:

@@ -218,7 +218,7 @@ def _size(value: Any, action: Action | None) -> Decimal:
     size = Decimal(str(value))
     if round(size, _SIZE_DECIMALS) != size:
         raise _NotAllowedError("has too many decimals", allowed)
-    return size
+    return size.normalize()
 
 
 def _moment(value: Any) -> float:

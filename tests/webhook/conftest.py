@@ -176,14 +176,20 @@ def web_settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def web_installation(tmp_path: Path, web_settings: dict[str, Any], clock: Clock) -> Installation:
+def web_registry_url(tmp_path: Path) -> str:
+    """Where its registry is; override it for another."""
+    return f"sqlite:///{tmp_path}/registry.db"
+
+
+@pytest.fixture
+def web_installation(tmp_path: Path, web_settings: dict[str, Any], web_registry_url: str, clock: Clock) -> Installation:
     """A fleet file, a registry, a catalogue and secrets; no key ring, which the web process must not need."""
     path = tmp_path / "fleet.tenants.yml"
     path.write_text(
         yaml.safe_dump(
             {
                 "plugin": "hummingfleet.core.tenants",
-                "registry": str(tmp_path / "registry.db"),
+                "registry": web_registry_url,
                 "keyring": {"file": str(tmp_path / "no-keyring.yml")},
                 "catalogue": str(factories.ROOT / "catalogue"),
                 "base_dir": str(tmp_path / "node"),

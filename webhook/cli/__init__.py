@@ -22,6 +22,10 @@ _COMMANDS = {
     "event": ("webhook.cli.event:event", "Events from the portal: send, list, show, retry, discard, tail, example."),
     "callback": ("webhook.cli.callback:callback", "Messages to the portal: list, show, resend."),
     "token": ("webhook.cli.token:token", "Bearer tokens of the status API: create, revoke, list."),
+    "signal-token": (
+        "webhook.cli.signal_token:signal_token",
+        "Tokens that signals for a bot come with: new, list, revoke.",
+    ),
     "webhook": ("webhook.cli.webhook:webhook", "The secrets that messages are signed with: rotate, list, show."),
     "credentials": ("webhook.cli.credentials:credentials", "Encrypt exchange credentials as a portal does."),
     "keyring": ("webhook.cli.credentials:keyring", "Make the fleet's key ring."),
