@@ -102,7 +102,7 @@ def pause_seconds(attempts: int, jitter: float) -> float:
 def enqueue(connection: sa.Connection, tenant: str, type: str, data: Mapping[str, Any], now: float) -> str:
     """Writes a call-back inside the caller's writing transaction, and answers its id; ``now`` is in epoch seconds.
 
-    Its ``type`` is event.applied, event.failed or bot.state_changed; docs/portal.md has what their ``data`` hold.
+    docs/portal.md has the types there are, and what their ``data`` hold.
     """
     callback_id = f"cb_{secrets.token_hex(12)}"
     body = {"type": type, "timestamp": iso_time(now), "data": {"tenant": tenant, **data}}
