@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.hummingfleet.core.plugins.module_utils.derive import order_tag
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import (
     DocumentError,
     bot_context,
@@ -19,11 +24,23 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.document import 
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import pointer as join
 from ansible_collections.hummingfleet.core.plugins.module_utils.fields import Field
+from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import engine_keystore
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import Findings
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import BotContext, engine_client_config
 
-from tests.engine.harness import ROOT, engine_image
+from tests.engine.first_orders import (
+    HALF_SPREAD,
+    WEALTH,
+    Expected,
+    Market,
+    expected,
+    floor,
+    market_price,
+    signal_size,
+)
+from tests.engine.forked import ForkedBots
+from tests.engine.harness import BOT_UID, ROOT, Sandbox, engine_image, wait_for
 from tests.factories import catalogue, document
 from tests.strategies_documents import mutated, sample, valid_bot
 
@@ -31,7 +48,7 @@ pytestmark = pytest.mark.engine
 
 PROBE = Path(__file__).with_name("documents_probe.py")
 NAMES = [name for name in TEMPLATES if name in ("grid", "dca", "signal_webhook", "pure_market_making")]
-COUNT = 200
+COUNT, TRIALS = 200, 20
 Case = dict[str, Any]
 
 
@@ -161,3 +178,130 @@ def test_whatever_the_engines_own_validators_refuse_is_refused() -> None:
     assert len(strict) > 20, "the engine refuses many of them"
     lenient = [(case, said) for case, said in zip(cases, complaints, strict=True) if said and not faults_of(case)]
     assert not lenient
+
+
+# Running ----------------------------------------------------------------------------------------------------------
+
+
+class Exchange(Sandbox):
+    """The sandbox exchange with all pairs of the catalogue, and accounts that have plenty of both assets."""
+
+    def move(self, market: Market) -> None:
+        """The pair's price, with the spread that ``Market`` has."""
+        spread = str(HALF_SPREAD * 20_000)
+        data = {"pair": market.rules.pair, "price": f"{market.price:f}", "spread_bps": spread}
+        self.control.request("POST", "/price", data)
+
+    def open(self, name: str, market: Market) -> tuple[str, str]:
+        """An account of this name; key and secret."""
+        base = floor(WEALTH / market.price, market.rules.lot)
+        return self.add_account(name, {market.rules.base: f"{base:f}", market.rules.quote: f"{WEALTH:f}"})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A document that is to be traded: its market, and the orders that have to come first."""
+
+    number: int
+    case: Case
+    context: BotContext
+    market: Market
+    orders: list[Expected]
+
+
+def trials(template: str) -> list[Trial]:
+    """Documents that have something to trade."""
+    found = []
+    for number, case in enumerate(valid_cases(template)):
+        context = context_of(case)
+        rules = catalogue().exchanges["binance"].pairs[context.trading_pair]
+        market = Market(market_price(template, context.config, rules), rules)
+        orders = expected(template, context.config, context.limits, market)
+        if orders:
+            found.append(Trial(number, case, context, market, orders))
+    assert len(found) >= TRIALS, f"only {len(found)} of {COUNT} documents have something to trade"
+    # Simple ones come first: take some of every kind.
+    return found[:: len(found) // TRIALS][:TRIALS]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ForkedBots]]:
+    """Two exchanges with a container each that bots are forked from."""
+    pairs = {
+        name: {"price": f"{rules.tick * 20_000:f}", "tick": f"{rules.tick:f}", "lot": f"{rules.lot:f}",
+               "min_notional": f"{rules.min_notional:f}", "max_quantity": "90000000"}
+        for name, rules in catalogue().exchanges["binance"].pairs.items()
+    }  # fmt: skip
+    made: list[ForkedBots] = []
+    try:
+        for number in range(2):
+            folder = tmp_path_factory.mktemp(f"place{number}")
+            (folder / "bots").mkdir()
+            made.append(ForkedBots(Exchange(folder / "exchange", pairs), folder / "bots"))
+        with ThreadPoolExecutor(len(made)) as pool:
+            list(pool.map(lambda place: (place.sandbox.start(), place.start()), made))
+        yield made
+    finally:
+        for place in made:
+            place.remove()
+            place.sandbox.remove()
+
+
+def trade(trial: Trial, place: ForkedBots) -> list[str]:
+    """Runs a document until its first orders are on the exchange; what is wrong with them."""
+    template = trial.case["bot"]["strategy_template"]
+    exchange, context, name = place.sandbox, trial.context, f"{template}-{trial.number}".replace("_", "-")
+    assert isinstance(exchange, Exchange)
+    exchange.move(trial.market)
+    write_home(place.folder / name, template, context, *exchange.open(name, trial.market))
+    signal = None
+    if template == "signal_webhook":
+        size = signal_size(context.config, trial.market.rules)
+        given = None if "order_amount" in context.config else f"{size:f}"
+        signal = {"id": "s1", "action": "buy", "size_quote": given}
+    place.run(name, signal=signal)
+    try:
+        wait_for(f"{name} orders", lambda: len(exchange.orders(name, "all")) >= len(trial.orders))
+    except AssertionError as error:
+        return [f"{error}; expected {trial.orders}: {trial.case}", place.log(name)[-3000:]]
+    finally:
+        place.end()
+    placed = sorted(exchange.orders(name, "all"), key=lambda order: int(order["order_id"]))[: len(trial.orders)]
+    exchange.control.request("DELETE", f"/account/{name}")
+    wrong = [order for order in placed if not any(wanted.fits(order) for wanted in trial.orders)]
+    wrong += [] if len(trial.orders) > 1 or trial.orders[0].fits(placed[0]) else placed[:1]
+    return [f"{name} at {trial.market.price}: {wrong}, expected {trial.orders}: {trial.case}"] if wrong else []
+
+
+def write_home(folder: Path, template: str, context: BotContext, key: str, secret: str) -> None:
+    """The bot's files as the renderer writes them."""
+    password, strategy = secrets.token_urlsafe(32), TEMPLATES[template]
+    about = {
+        "tenant": context.tenant, "bot": context.bot, "connector": context.connector, "connection": "ex1",
+        "trading_pair": context.trading_pair, "kind": strategy.kind, "config": f"{context.bot}.yml", "resumes": 0,
+        "order_tag": order_tag(context.tenant, context.bot), "agent_version": "1.0.0", "release": "2026.09",
+        "risk": json.loads(json.dumps(context.limits, default=str)) if strategy.kind == "v2" else {},
+    }  # fmt: skip
+    credentials = {"binance_api_key": key, "binance_api_secret": secret}
+    files = {
+        "config/bot.json": json.dumps(about),
+        "config/conf_client.yml": engine_client_config(context),
+        **{f"config/{path}": text for path, text in strategy.engine_files(context).items()},
+        **{f"config/{path}": text for path, text in
+           engine_keystore(password, catalogue().connectors["binance"], credentials).items()},
+        "keystore_password": password,
+    }  # fmt: skip
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, BOT_UID, BOT_UID)
+
+
+@pytest.mark.parametrize("template", NAMES)
+def test_the_first_orders_are_those_of_the_document(template: str, places: list[ForkedBots]) -> None:
+    due = trials(template)
+    with ThreadPoolExecutor(len(places)) as pool:
+        halves = [due[index :: len(places)] for index in range(len(places))]
+        problems = pool.map(lambda half, place: [p for trial in half for p in trade(trial, place)], halves, places)
+    assert [problem for half in problems for problem in half] == []
