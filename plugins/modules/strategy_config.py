@@ -98,6 +98,11 @@ config:
         upper_bound: 35000
         grid_count: 10
         order_amount: 100
+        take_profit_pct: null
+        stop_price: null
+        activation_bounds_pct: null
+        trailing_activation_pct: null
+        trailing_delta_pct: null
       conf_client.yml: |
         instance_id: "acme.b1"
         log_level: "INFO"
