@@ -149,16 +149,20 @@ class ScriptedMarket:
             self._act(lambda: self.sandbox.set_price(best["price"], volume=f"{part:f}"))
             self.settle()
 
-    def _streams(self) -> dict[str, int]:
-        return dict(self.sandbox.control.get("/stats")["connections"])
+    def _streams(self) -> list[tuple[int, int]]:
+        """Of market and user streams: how many have ended so far, how many are open."""
+        stats = self.sandbox.control.get("/stats")
+        return [(stats["paths"].get(path, 0), stats["connections"][kind])
+                for kind, path in (("market", "GET /ws"), ("user", "GET /ws-api/v3"))]
 
     def _complaints(self) -> int:
         return sum(" WARNING " in line or " ERROR " in line for line in self.bot.log().splitlines())
 
-    def _trade_on(self, price: int | str | None, streams: dict[str, int]) -> None:
+    def _trade_on(self, price: int | str | None, before: list[tuple[int, int]]) -> None:
         """Once the streams are back the market goes on: an engine that missed a move learns of it from the next."""
-        wait_for("the streams are back",
-                 lambda: all(self._streams().get(kind, 0) >= count for kind, count in streams.items()))
+        wait_for("the streams have ended and are back", lambda: all(
+            ended >= ended_before + open_before and are_open >= open_before
+            for (ended, are_open), (ended_before, open_before) in zip(self._streams(), before, strict=True)))
         last = D(self.sandbox.control.get("/prices")["prices"][PAIR]["price"] if price is None else price)
         self._act(lambda: [self.sandbox.set_price(f"{item:f}") for item in (last + TICK, last)])
         self.settle()
