@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hummingfleet_agent import runtime as runtime_module
 from hummingfleet_agent.errors import OrderRefusedError
 from hummingfleet_agent.ledger import Executed, Halt, Intent, Ledger
 from hummingfleet_agent.order_ids import OrderIdFactory
-from hummingfleet_agent.risk import RiskLimits
+from hummingfleet_agent.risk import RiskLimits, RiskState
 from hummingfleet_agent.runtime import Runtime
 from hummingfleet_agent.settings import BotSettings, Home
 from hypothesis import settings as hypothesis_settings
@@ -124,6 +125,36 @@ def test_nothing_leaves_a_halted_or_stopping_bot(patch: pytest.MonkeyPatch) -> N
     gate.state.ledger.halt = None
     gate.state.accepting = False
     assert gate.send("BUY", D(1), D(100)) is None
+
+
+def resumed(gate: Gate, resumes: int) -> bool:
+    """Whether a start with this counter in bot.json lifts the halt."""
+    gate.state.settings = replace(gate.state.settings, resumes=resumes)
+    gate.state.lift_halt_if_resumed()
+    return gate.state.ledger.halt is None
+
+
+def test_a_request_that_comes_too_early_is_used_up(patch: pytest.MonkeyPatch) -> None:
+    gate = Gate(patch, max_daily_loss=10, earliest_resume_s=600)
+    ledger = gate.state.ledger
+    clock = 1_000_000.0
+    patch.setattr(runtime_module.time, "time", lambda: clock)
+    ledger.risk = RiskState("1970-01-12", D(50), D(50))
+    gate.state.halt("RISK_MAX_DAILY_LOSS", "RISK_HALT limit=max_daily_loss value=10 threshold=10")
+    clock += 599
+    assert not resumed(gate, 0) and not resumed(gate, 1)
+    clock += 1
+    assert not resumed(gate, 1), "the same request must not lift it later"
+    assert resumed(gate, 2)
+    # Day and drawdown count from there.
+    assert ledger.risk == RiskState()
+
+
+def test_a_strategy_that_is_done_is_resumed_at_any_time(patch: pytest.MonkeyPatch) -> None:
+    gate = Gate(patch, earliest_resume_s=600)
+    gate.state.halt("GRID_TAKE_PROFIT", "done", close=True)
+    assert gate.state.ledger.halt and gate.state.ledger.halt.close
+    assert not resumed(gate, 0) and resumed(gate, 1)
 
 
 class Trading(RuleBasedStateMachine):
