@@ -69,7 +69,7 @@ def create_app(
     journal = journal or Journal(registry, fleet, installation.catalogue)
     description = openapi.document(
         ROUTES,
-        event_schema=events.event_schema(here.catalogue),
+        event_schema=events.event_schema(installation.catalogue),
         examples={
             "EventBody": {name: kind.example() for name, kind in events.EVENT_TYPES.items()},
             "SignalBody": signals.EXAMPLES,
@@ -80,16 +80,16 @@ def create_app(
     metrics = WebMetrics(journal.stats)
     secrets_file = SecretsFile(settings.secrets_path)
     signal_log = SignalLog(registry)
-    signal_bus = SignalBus(lambda node: broker_access(fleet, node))
+    bus = bus or SignalBus(lambda node: broker_access(fleet, node))
     signal_desk = SignalDesk(
         signal_log,
-        bus or signal_bus,
+        bus,
         ack_seconds=settings.signal_ack_seconds,
         # Each takes a thread while it waits for its bot; the others stay free for events.
         waiting=max(1, settings.threads // 2),
         clock=clock,
     )
-    signal_bus.listen(signal_desk.late)
+    bus.listen(signal_desk.late)
     views = Views(
         Services(
             settings=settings,

@@ -108,8 +108,16 @@ class Ack:
     reason: str
 
 
+Late = Callable[[str, str, Ack], None]
+"""Is told of an answer that came too late: instance, signal id, answer."""
+
+
 class Bus(Protocol):
     """What brings signals to bots."""
+
+    def listen(self, late: Late) -> None:
+        """Has ``late`` called with every answer that came too late."""
+        ...
 
     def check(self, node: str) -> None:
         """Nothing if messages can be sent to the node's bots; raises BusError."""
@@ -121,10 +129,6 @@ class Bus(Protocol):
         ``instance`` is ``tenant.bot``. Raises BusError (nothing was sent) and NobodyListensError.
         """
         ...
-
-
-Late = Callable[[str, str, Ack], None]
-"""Is told of an answer that came too late: instance, signal id, answer."""
 
 
 class SignalBus:
@@ -140,7 +144,7 @@ class SignalBus:
         self._answers = _Answers()
 
     def listen(self, late: Late) -> None:
-        """Has ``late`` called, in a thread of its own, with every answer that came too late."""
+        """See ``Bus``; each call is in a thread of its own."""
         self._answers.late = late
 
     def check(self, node: str) -> None:
