@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
 import socket
 import ssl
@@ -31,7 +32,7 @@ from webhook.signal_bus import Ack, BusError, NobodyListensError, NoBrokerError,
 
 ROLE = factories.ROOT / "roles" / "node_broker"
 IMAGE = "hummingfleet/mosquitto:2-1"
-NAME = "hfsig-broker"
+NAME = f"hfsig-{secrets.token_hex(4)}"  # several processes may run tests of this file
 BOT, PASSWORD = "acme.s1", "not-random"
 SIGNAL, ACK = f"hbot/{BOT}/hummingfleet/signal", f"hbot/{BOT}/hummingfleet/ack"
 
