@@ -198,14 +198,15 @@ class FleetController(ControllerBase):
     def _busy(self) -> frozenset[str]:
         """Keys whose executor has not written its order down yet, or has not ended although its order is final."""
         now = time.monotonic()
-        alive = {info.id: key_of(info.config.level_id) for info in self.executors_info
+        alive = {key_of(info.config.level_id) for info in self.executors_info
                  if info.status != RunnableStatus.TERMINATED}
         known = {info.id for info in self.executors_info}
         self._pending = {
             executor_id: (order, since) for executor_id, (order, since) in self._pending.items()
             if executor_id not in known and now - since < PENDING_SECONDS
         }
-        return frozenset(alive.values()) | {order.key for order, _ in self._pending.values()}
+        begun = alive | {order.key for order, _ in self._pending.values()}
+        return frozenset(begun - {entry.cell for entry in self.ledger.unsettled()})
 
     def _exposure(self) -> Exposure:
         """The ledger's exposure with the orders that are about to be written down."""

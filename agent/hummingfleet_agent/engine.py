@@ -28,6 +28,8 @@ def import_engine(home: Home) -> str:
     """
     os.chdir(home.home_dir)
     sys.path.insert(0, str(home.home_dir))
+    # Operators' own controllers: a further part of the namespace package `controllers`.
+    sys.path.append(str(home.config_dir / "code"))
     import hummingbot
 
     package_dir = Path(hummingbot.__file__).resolve().parent

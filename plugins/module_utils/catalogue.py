@@ -18,6 +18,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Hu
 from ansible_collections.hummingfleet.core.plugins.module_utils.fields import number, parse_fields
 from ansible_collections.hummingfleet.core.plugins.module_utils.risk import CEILINGS
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import Findings
+from ansible_collections.hummingfleet.core.plugins.module_utils.scripts import Script, script
 
 if TYPE_CHECKING:
     from ansible_collections.hummingfleet.core.plugins.module_utils.document import TenantDocument
@@ -188,6 +189,7 @@ class Catalogue:
     plans: Mapping[str, Plan]
     connectors: Mapping[str, Connector]
     exchanges: Mapping[str, Exchange]
+    scripts: Mapping[str, Script] = field(default_factory=dict)
 
 
 def load_catalogue(folder: Path | str) -> Catalogue:
@@ -206,7 +208,11 @@ def load_catalogue(folder: Path | str) -> Catalogue:
             if path.stem not in connectors:
                 raise ValueError(f"{path.stem} is not a connector in connectors.json")
             exchanges[path.stem] = _exchange(path.stem, _yaml(path))
-    return Catalogue(releases=releases, plans=plans, connectors=connectors, exchanges=exchanges)
+    scripts = {}
+    for path in sorted((root / "strategies").glob("*/description.yml")):
+        with _at(path):
+            scripts[path.parent.name] = script(path.parent.name, _yaml(path), _read(path.with_name("controller.py")))
+    return Catalogue(releases=releases, plans=plans, connectors=connectors, exchanges=exchanges, scripts=scripts)
 
 
 @contextmanager
@@ -215,7 +221,7 @@ def _at(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CatalogueError(f"the catalogue file {path} cannot be read: {error.strerror}; restore it") from error
+        raise CatalogueError(f"the catalogue file {error.filename or path} cannot be read: {error.strerror}; restore it") from error
     except KeyError as error:
         raise CatalogueError(f"the catalogue file {path} lacks the key {error}; add it") from error
     except (ValueError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError) as error:

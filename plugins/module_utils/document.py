@@ -45,7 +45,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.risk import (
 )
 from ansible_collections.hummingfleet.core.plugins.module_utils.risk_halt import ends_at, stands
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import MAX_FAULTS, Findings, one_of, shown
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import templates
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import BotContext, Judgement, Strategy
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -461,11 +461,17 @@ def parse_document(data: Mapping[str, Any], catalogue: Catalogue, *, reserved: C
     return _finish(document, configs, findings)
 
 
-def read_document(data: Mapping[str, Any]) -> TenantDocument:
-    """A document that was validated when it was stored, without judging it against today's catalogue again."""
+def read_document(data: Mapping[str, Any], catalogue: Catalogue | None = None) -> TenantDocument:
+    """A document that was validated when it was stored, without judging it against today's catalogue again.
+
+    Of the ``catalogue`` only the operators' templates matter, and only for documents with bots of theirs.
+    """
     findings = Findings()
     document = _shape(data, findings)
-    configs = {index: _parse_configs(bot, join("bots", index), findings) for index, bot in _entries(data, "bots")}
+    known = templates(catalogue)
+    configs = {
+        index: _parse_configs(bot, join("bots", index), findings, known) for index, bot in _entries(data, "bots")
+    }
     return _finish(document, configs, findings)
 
 
@@ -475,7 +481,7 @@ def bot_context(document: TenantDocument, bot: Bot, catalogue: Catalogue) -> Bot
     sharing = {c.id for c in document.exchange_connections if c.exchange == connector}
     exchange = catalogue.exchanges.get(connector)
     limits = bot.risk_config
-    if TEMPLATES[bot.strategy_template].kind == "v2":
+    if templates(catalogue)[bot.strategy_template].kind == "v2":
         limits = effective_limits(limits, catalogue.plans.get(document.plan), _quote(bot.trading_pair) or "")
     return BotContext(
         tenant=document.tenant,
@@ -606,10 +612,14 @@ def _entries(data: object, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]
                 yield index, entry
 
 
-def _parse_configs(bot: Mapping[str, Any], where: str, findings: Findings) -> _Configs:
+def _parse_configs(bot: Mapping[str, Any], where: str, findings: Findings, known: Mapping[str, Strategy]) -> _Configs:
     """The bot's parsed strategy and risk configuration, each None after a fault or where it is no mapping."""
-    strategy = _template(bot)
+    name = bot.get("strategy_template")
+    strategy = known.get(name) if isinstance(name, str) else None
     if strategy is None:
+        if isinstance(name, str):
+            problem = f"there is no strategy template {shown(name)}"
+            findings.add("bot.template", f"{where}/strategy_template", problem, one_of(known, name))
         return None, None
     config, limits = bot.get("strategy_config"), bot.get("risk_config")
     parsed_config = parsed_limits = None
@@ -636,11 +646,6 @@ def _quote(pair: object) -> str | None:
     return pair.partition("-")[2] if isinstance(pair, str) and _PAIR.fullmatch(pair) else None
 
 
-def _template(bot: Mapping[str, Any]) -> Strategy | None:
-    name = bot.get("strategy_template")
-    return TEMPLATES.get(name) if isinstance(name, str) else None
-
-
 # Judgement -------------------------------------------------------------------------------------------------------
 
 
@@ -649,6 +654,7 @@ class _Judge:
 
     def __init__(self, catalogue: Catalogue, findings: Findings) -> None:
         self.catalogue = catalogue
+        self.templates = templates(catalogue)
         self.findings = findings
         self.add = findings.add
         self.nonces: set[tuple[object, bytes]] = set()
@@ -887,7 +893,7 @@ class _Judge:
         if quote is not None and exchange is not None:
             rules = self._find_rules(str(pair), exchange, f"{where}/trading_pair")
             quote = rules.quote if rules is not None else None
-        config, limits = _parse_configs(data, where, self.findings)
+        config, limits = _parse_configs(data, where, self.findings, self.templates)
         if strategy is not None:
             strategy.check(
                 Judgement(
@@ -909,11 +915,9 @@ class _Judge:
     def _judge_template(self, name: object, where: str, plan: Plan | None) -> Strategy | None:
         if not isinstance(name, str):
             return None
-        strategy = TEMPLATES.get(name)
-        if strategy is None:
-            self.add("bot.template", where, f"there is no strategy template {shown(name)}", one_of(TEMPLATES, name))
-        elif plan is not None and not plan.allows_strategy(name):
-            allowed = one_of([n for n in TEMPLATES if plan.allows_strategy(n)], name)
+        strategy = self.templates.get(name)
+        if strategy is not None and plan is not None and not plan.allows_strategy(name):
+            allowed = one_of([n for n in self.templates if plan.allows_strategy(n)], name)
             self.add("plan.strategy", where, f"plan {plan.name} does not include {name}", allowed)
         return strategy
 
@@ -1006,7 +1010,7 @@ def _plain_bot(bot: Bot) -> dict[str, Any]:
     }
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(catalogue: Catalogue | None = None) -> dict[str, Any]:
     """The document's JSON Schema (2020-12): its shape; names and agreement are judged by ``parse_document``."""
     schema = TenantDocument.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
@@ -1017,7 +1021,7 @@ def json_schema() -> dict[str, Any]:
     text = {"type": "string", "contentEncoding": "base64", "maxLength": _MAX_BASE64}
     connection["patternProperties"] = {"^encrypted_[a-z0-9_]+$": text, "^nonce_[a-z0-9_]+$": text}
     bot = definitions["Bot"]
-    bot["properties"]["strategy_template"]["enum"] = list(TEMPLATES)
+    bot["properties"]["strategy_template"]["enum"] = list(templates(catalogue))
     bot["allOf"] = [
         {
             "if": {"properties": {"strategy_template": {"const": name}}},
@@ -1028,7 +1032,7 @@ def json_schema() -> dict[str, Any]:
                 }
             },
         }
-        for name, strategy in TEMPLATES.items()
+        for name, strategy in templates(catalogue).items()
     ]
     del schema["properties"]["subdomain"]["default"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tenant document", **schema}

@@ -1100,7 +1100,7 @@ def _parse_change(
     new = [fault for fault in present if _by_id(fault, data) not in known]
     if new:
         raise DocumentError(new)
-    return read_document(data)
+    return read_document(data, catalogue)
 
 
 def _by_id(fault: Fault, document: Mapping[str, Any]) -> tuple[str, str, str]:

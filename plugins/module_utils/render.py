@@ -40,7 +40,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Fle
 from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import KeyRing
 from ansible_collections.hummingfleet.core.plugins.module_utils.keystore import engine_keystore
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.broker import USERS_FILE
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import templates
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
 SANDBOX_NAMES = ("api.binance.com", "stream.binance.com", "ws-api.binance.com")
@@ -120,6 +120,7 @@ def desired_digest(document: Mapping[str, Any], renderer: Renderer) -> str:
     Keyed, because a master key's change must show and the document's ciphertexts must not be recognisable from it.
     """
     release, plan = renderer.release(document["release"]), renderer.plan(document["plan"])
+    used = {bot["strategy_template"] for bot in document.get("bots", ())}
     inputs = {
         "code": code_digest(),
         "document": {key: value for key, value in document.items() if key not in ("placement", "risk", "risk_halt")},
@@ -129,6 +130,7 @@ def desired_digest(document: Mapping[str, Any], renderer: Renderer) -> str:
             c["exchange"]: _exchange_inputs(renderer.catalogue, c["exchange"])
             for c in document.get("exchange_connections", ())
         },
+        "scripts": {name: script.digest for name, script in renderer.catalogue.scripts.items() if name in used},
         "base_dir": renderer.fleet.base_dir,
         "sandbox_container": renderer.fleet.sandbox_container,
         "broker": [renderer.fleet.broker_enabled, renderer.fleet.broker_container],
@@ -159,7 +161,7 @@ def images_of(document: Mapping[str, Any], renderer: Renderer) -> set[str]:
 
 def removed_stack(data: Mapping[str, Any], renderer: Renderer, *, fence: int) -> dict[str, Any]:
     """The stack of a tenant that is to leave its node."""
-    document = read_document(data)
+    document = read_document(data, renderer.catalogue)
     return {
         "tenant": document.tenant,
         "state": "absent",
@@ -185,7 +187,7 @@ def render_stack(
 
     The two travel apart so that only one of them has to be kept out of every log.
     """
-    document = read_document(data)
+    document = read_document(data, renderer.catalogue)
     if document.uid is None or document.subnet is None or document.placement.node is None:
         raise RenderError(f"tenant {document.tenant} was never placed; store it through the registry")
     builder = _Builder(document, data, renderer)
@@ -339,7 +341,7 @@ class _Builder:
         password = document_password(self.renderer.keyring, self.data, "keystore")
         fields = decrypt_connection(connection, tenant, self.renderer.keyring, self.renderer.catalogue.connectors)
         keystore = engine_keystore(password, connector, fields, self.renderer.fleet.kdf_iterations)
-        template = TEMPLATES[bot.strategy_template]
+        template = templates(self.renderer.catalogue)[bot.strategy_template]
         context = bot_context(self.document, bot, self.renderer.catalogue)
         strategy_files = template.engine_files(context)
         live_path = f"controllers/{bot.id}.yml"

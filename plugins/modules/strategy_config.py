@@ -149,7 +149,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.document import 
     parse_document,
 )
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
-from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import templates
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.base import engine_client_config
 
 DEFAULT_MODE = "0440"
@@ -184,7 +184,7 @@ def _config(module: AnsibleModule) -> dict[str, Any]:
     except KeyError:
         known = ", ".join(bot.id for bot in document.bots) or "none"
         raise HummingfleetError(f"Tenant {document.tenant} has no such bot; its bots are: {known}.") from None
-    strategy = TEMPLATES[bot.strategy_template]
+    strategy = templates(catalogue)[bot.strategy_template]
     context = bot_context(document, bot, catalogue)
     files = {**strategy.engine_files(context), "conf_client.yml": engine_client_config(context)}
     config = {"strategy": strategy.name, "kind": strategy.kind, "files": files}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import Catalogue
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import json_schema
 
 from .bots import BotChanges
@@ -17,12 +18,13 @@ from .tenants import TenantChanges, TenantCreatedData
 Schema = dict[str, Any]
 
 
-def event_schema() -> Schema:
+def event_schema(catalogue: Catalogue | None = None) -> Schema:
     """The JSON Schema (2020-12) of any event: its shape, with an example of every type.
 
-    Names of the catalogue and what depends on the tenant's document are judged when an event is sent.
+    Names of the catalogue and what depends on the tenant's document are judged when an event is sent; of the
+    ``catalogue`` only the operators' strategy templates are described.
     """
-    document = json_schema()
+    document = json_schema(catalogue)
     definitions: Schema = {
         name: part for name, part in document["$defs"].items() if name not in ("Bot", "SecretVersions", "RiskHalt")
     }
