@@ -24,6 +24,9 @@ DAY = day_of(START)
 TOMORROW = datetime.fromisoformat(f"{DAY}T00:00:00Z").timestamp() + 86_400
 
 
+_CEILING = "plan.tenant_max_daily_loss_usd"
+
+
 class RiskyPlace(Place):
     """A place whose tenant has two running bots and may lose 100 US dollars a day."""
 
@@ -298,6 +301,51 @@ def test_a_document_that_todays_catalogue_refuses_does_not_keep_bots_running(pla
     assert place.states == {"b1": "stopped", "b2": "stopped"}
 
 
+def test_the_status_api_and_refusals_say_what_the_service_declares(
+    portal: Any, created: Any, event: Any, finish: Any, web_installation: Any, clock: Any
+) -> None:
+    portal.accepted(created(risk={"max_daily_loss_usd": 100}))
+    portal.accepted(event("bot.started", bot_id="b1"))
+    finish("acme")
+    fresh = portal.get("/v1/tenants/acme").json["risk"]
+    registry = web_installation.registry
+    assert (fresh["pnl_usd"], fresh["halt"]) == ("0.00", None)
+    queue = WorkQueue(registry, process_holder(), fleet=web_installation.fleet, catalogue=web_installation.catalogue)
+    seen = bots(b1=250.5)
+    seen["b1"]["risk"]["day"] = day_of(registry.clock())
+    queue.see("acme", seen, looked_at=registry.clock())
+    status = portal.get("/v1/tenants/acme").json
+    assert (status["risk"]["pnl_usd"], status["risk"]["halt"]["value"]) == ("-250.50", 250.5)
+    assert status["bots"][0]["facts"]["risk"]["equity"] == "1000"
+    refused = portal.send(event("bot.started", bot_id="b1"))
+    assert refused.status_code == 422
+    (fault,) = refused.get_json(force=True)["faults"]
+    assert (fault["rule"], fault["pointer"]) == ("tenant.risk_halt", "/data/bot_id")
+    assert fault["allowed"].endswith("T00:00:00Z on")
+
+
+def test_a_smaller_plan_needs_a_lower_limit_first(place: RiskyPlace) -> None:
+    place.send("tenant.updated", changes={"risk": {"max_daily_loss_usd": 5000}})
+    with pytest.raises(EventError) as caught:
+        place.send("subscription.changed", plan="starter")
+    assert ("/data/plan", _CEILING) in rules(caught.value)
+    place.send("tenant.updated", changes={"risk": {"max_daily_loss_usd": None}})
+    assert "risk" not in place.document
+    assert place.journal.tenant_status("acme").risk["limit_usd"] == "50000.00"
+
+
+def test_a_limit_that_cannot_be_is_refused_where_the_portal_wrote_it(place: RiskyPlace) -> None:
+    for changes, pointer, rule in (
+        ({"risk": {"max_daily_loss_usd": 50_001}}, "/data/changes/risk/max_daily_loss_usd", _CEILING),
+        ({"risk": {"max_daily_loss_usd": -1}}, "/data/changes/risk/max_daily_loss_usd", "range"),
+        ({"risk": {"max_weekly_loss": 1}}, "/data/changes/risk/max_weekly_loss", "unknown"),
+        ({"risk_halt": None}, "/data/changes/risk_halt", "unknown"),
+    ):
+        with pytest.raises(EventError) as caught:
+            place.send("tenant.updated", changes=changes)
+        assert (pointer, rule) in rules(caught.value)
+
+
 # --- a bot's own halt ------------------------------------------------------------------------------------------------
 
 
@@ -350,5 +398,3 @@ def test_a_bot_that_is_not_halted_is_resumed_as_ever(place: RiskyPlace) -> None:
     place.look(bots(b1=0))
     assert place.send("bot.resumed").event.changed
     assert place.send("bot.resumed", bot_id="b2").event.changed, "of a bot that was never seen nothing is known"
-
-

@@ -205,6 +205,7 @@ def test_a_bots_facts_are_small_and_of_known_kinds_whatever_it_writes(applied: P
         "open_orders": -1,
         "fills": True,
         "halted": {"code": huge, "message": {"deep": huge}, "at": NOW},
+        "risk": {"day": "2026-11-23", "day_pnl": "-12.5", "pnl": [1], "equity": 7, "more": 8, "quote": "USDT"},
         "connectors": {f"{number}{huge}": huge for number in range(60)},
         "engine_version": [huge],
         "pid": huge,
@@ -216,6 +217,14 @@ def test_a_bots_facts_are_small_and_of_known_kinds_whatever_it_writes(applied: P
     assert (facts["open_orders"], facts["fills"], facts["pid"]) == (None, None, None)
     assert (facts["connectors"], facts["engine_version"]) == (None, None)
     assert facts["halted"] == {"code": "x" * 300, "message": None, "at": NOW}
+    assert facts["risk"] == {
+        "day": "2026-11-23",
+        "day_pnl": "-12.5",
+        "pnl": None,
+        "equity": 7,
+        "position": None,
+        "quote": "USDT",
+    }
 
 
 class TestTenantWrittenFiles:
