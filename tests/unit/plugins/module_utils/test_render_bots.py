@@ -144,3 +144,20 @@ def test_the_engines_own_strategy_is_told_its_kill_switch_by_its_own_file_alone(
     assert about(stack, "mm1")["risk"] == {}
     (client,) = [file for file in stack["files"] if file["path"] == "bots/mm1/config/conf_client.yml"]
     assert "kill_switch_rate: -5" in client["content"]
+
+
+def test_the_tenants_own_limit_and_its_halt_are_no_part_of_the_stack(
+    renderer: Renderer, connection: dict[str, Any]
+) -> None:
+    bot = factories.grid_bot(state="stopped")
+    halt = {
+        "limit": "max_daily_loss_usd",
+        "day": "2026-11-23",
+        "value": 1004.2,
+        "threshold": 1000,
+        "at": "2026-11-23T14:05:11.020Z",
+    }
+    before = rendered(renderer, connection, bot)
+    for fields in ({"risk": {"max_daily_loss_usd": 1000}}, {"risk_halt": halt}):
+        after = rendered(renderer, connection, bot, **fields)
+        assert (after["digest"], after["services"]) == (before["digest"], before["services"])
