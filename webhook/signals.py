@@ -254,11 +254,11 @@ def receiver(node: str, document: Mapping[str, Any], bot: str) -> Receiver:
 
 
 def _obstacle(document: Mapping[str, Any], bot: Mapping[str, Any], takes_signals: bool) -> SignalRefusedError | None:
+    if not bot:
+        return SignalRefusedError("no_bot", "the bot is not there any more")
     state = document.get("state", "active")
     if state != "active":
         return SignalRefusedError(f"tenant_{state}", f"the bot's tenant is {state}")
-    if not bot:
-        return SignalRefusedError("no_bot", "the bot is not there any more")
     if not takes_signals:
         return SignalRefusedError("no_signals", "the bot's strategy takes no signals")
     if document.get("risk_halt"):

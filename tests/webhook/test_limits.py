@@ -31,6 +31,15 @@ def test_a_full_bucket_gives_a_minutes_worth_at_once(clock: Clock) -> None:
     assert [limiter.take("a") for _ in range(4)] == [0, 0, 0, 20]
 
 
+def test_a_burst_is_all_that_may_come_at_once(clock: Clock) -> None:
+    limiter = RateLimiter(60, burst=2, clock=clock)
+    assert [limiter.take("a") for _ in range(3)] == [0, 0, 1]
+    clock.now += 3600
+    assert [limiter.take("a") for _ in range(3)] == [0, 0, 1]
+    clock.now += 1
+    assert [limiter.take("a") for _ in range(2)] == [0, 1]
+
+
 def test_waiting_as_long_as_told_is_enough_and_less_is_not(clock: Clock) -> None:
     limiter = RateLimiter(3, clock=clock)
     for _ in range(3):

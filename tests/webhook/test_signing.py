@@ -209,3 +209,11 @@ def test_what_is_signed_verifies(now: int, msg_id: str, text: str) -> None:
     made = signing.sign([SECRET, OTHER], msg_id, now + 0.7, body)
     for secret in (SECRET, OTHER):
         assert signing.verify([secret], made, body, now) == msg_id
+
+
+def test_derived_secrets_are_secrets_of_their_own() -> None:
+    key, other = signing.generate_secret(), signing.generate_secret()
+    made = [signing.derived_secret(*one) for one in ((key, "a|1"), (key, "a|2"), (other, "a|1"))]
+    assert len({key, other, *made}) == 5
+    assert all(map(signing.is_secret, made))
+    assert signing.derived_secret(key, "a|1") == made[0]

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
 from click.testing import Result
 
+from tests import factories
 from webhook.doctor import Level, judge_node
 from webhook.secrets_file import SecretsFile
 from webhook.work import Ending, WorkQueue
@@ -119,3 +120,18 @@ def test_signing_secrets_that_others_can_read_fail(call: Callable[..., Result], 
     SecretsFile(path).ensure(time.time())
     path.chmod(0o644)
     assert _webhook(call)["webhook secrets"][0] == "fail"
+
+
+def test_a_fleet_without_bots_that_take_signals_needs_no_broker(
+    call: Callable[..., Result], stored: dict[str, Any]
+) -> None:
+    assert not [subject for subject in _webhook(call) if subject.startswith("broker")]
+
+
+def test_a_node_whose_bots_get_no_signals_fails(call: Callable[..., Result]) -> None:
+    bots = [factories.signal_bot(), factories.signal_bot(id="s2", name="two"), factories.grid_bot()]
+    document = factories.document(exchange_connections=[factories.connection()], bots=bots)
+    assert call("tenant", "apply", "-f", "-", stdin=json.dumps(document)).exit_code == 0
+    level, finding = _webhook(call)["broker of local"]
+    assert level == "fail"
+    assert finding.startswith("2 bot(s) there get no signals: ")

@@ -940,11 +940,24 @@ def test_an_older_schema_is_brought_forward_step_by_step(url: str, monkeypatch: 
 def test_a_registry_of_the_first_schema_gets_the_tables_for_events(url: str) -> None:
     registry = Registry(url)
     submit(registry, document())
-    new = {"events", "work", "bots", "duties", "callbacks", "tokens"}
+    new = {"events", "work", "bots", "duties", "callbacks", "tokens", "signals", "signal_tokens"}
     with registry.transaction(write=True) as connection_:
         for name in new:
             connection_.execute(sa.text(f"DROP TABLE {name}"))
         connection_.execute(module.schema_version.update().values(version=1))
+    registry = Registry(url)
+    assert registry.get("acme").revision == 1
+    assert new <= set(sa.inspect(registry._engine).get_table_names())
+
+
+def test_a_registry_of_the_second_schema_gets_the_tables_for_signals(url: str) -> None:
+    registry = Registry(url)
+    submit(registry, document())
+    new = {"signals", "signal_tokens"}
+    with registry.transaction(write=True) as connection_:
+        for name in new:
+            connection_.execute(sa.text(f"DROP TABLE {name}"))
+        connection_.execute(module.schema_version.update().values(version=2))
     registry = Registry(url)
     assert registry.get("acme").revision == 1
     assert new <= set(sa.inspect(registry._engine).get_table_names())
