@@ -111,6 +111,10 @@ def eth_btc() -> dict[str, Any]:
 
 
 MM = factories.market_making_document
+HALT = {
+    "limit": "max_daily_loss_usd", "day": "2026-11-23", "value": 3100, "threshold": 3000,
+    "at": "2026-11-23T05:00:00.000Z",
+}  # fmt: skip
 DCA, INTERVAL, SIGNAL = factories.dca_document, factories.dca_interval_document, factories.signal_document
 BOT, CONFIG, RISK, EX = "bots.0.", "bots.0.strategy_config.", "bots.0.risk_config.", "exchange_connections.0."
 P_BOT, P_CONFIG, P_RISK = "/bots/0/", "/bots/0/strategy_config/", "/bots/0/risk_config/"
@@ -292,6 +296,14 @@ CASES = [
     ),
     Case("plan.max_daily_loss", {"plan": "strict", RISK + "max_daily_loss_usd": 501}, P_RISK + "max_daily_loss_usd",
          "ceiling of plan strict", {"plan": "strict", RISK + "max_daily_loss_usd": 500}, allowed="at most 500 (USDT)"),
+    Case("plan.tenant_max_daily_loss_usd", {"risk": {"max_daily_loss_usd": 50001}}, "/risk/max_daily_loss_usd",
+         "50001 is above the ceiling of plan pro", {"risk": {"max_daily_loss_usd": 50000}}, allowed="at most 50000 "),
+    Case("tenant.risk_halt", {"risk_halt": HALT}, P_BOT + "state", "lost 3100 US dollars on 2026-11-23",
+         {"risk_halt": HALT, BOT + "state": "stopped"}, allowed="running from 2026-11-24"),
+    Case("day", {"risk_halt": {**HALT, "day": "2026-02-30"}, BOT + "state": "stopped"}, "/risk_halt/day", "is no day",
+         {"risk_halt": {**HALT, "day": "2026-02-28"}, BOT + "state": "stopped"}),
+    Case("time", {"risk_halt": {**HALT, "at": "noon"}, BOT + "state": "stopped"}, "/risk_halt/at", "'noon'",
+         {"risk_halt": HALT, BOT + "state": "stopped"}),
     Case("plan.quote", {"plan": "strict"}, P_BOT + "trading_pair", "plan strict has no bots that trade against BTC",
          base=eth_btc, allowed="quoted in USD, or pegged"),
     # exchange connections
