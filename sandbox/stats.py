@@ -26,7 +26,7 @@ class Stats:
         self.unknown_keys = 0
 
     def plain(self, connections: dict[str, int]) -> dict[str, Any]:
-        """For the control endpoint; `connections` counts the websockets open now."""
+        """For the control endpoint; `connections` counts the websockets and their subscriptions."""
         accounts: dict[str, dict[str, Any]] = {}
         for counter, name in ((self.good, "signed"), (self.bad, "bad_signatures")):
             for (account, path), count in sorted(counter.items()):

@@ -123,8 +123,9 @@ class Streams:
         return len(chosen)
 
     def counts(self) -> dict[str, int]:
-        """Open connections by kind."""
-        return {kind: sum(item.kind == kind for item in self.connections) for kind in ("market", "user")}
+        """Open connections by kind, and the subscriptions of all of them."""
+        kinds = {kind: sum(item.kind == kind for item in self.connections) for kind in ("market", "user")}
+        return kinds | {"subscriptions": sum(len(item.streams) + len(item.accounts) for item in self.connections)}
 
     # --- what the exchange tells ---
 

@@ -149,9 +149,13 @@ class Runtime:
         if client_id in self.closing:
             return
         problem = self._objection(connector, client_id, side, amount, price, is_market)
-        if problem is None:
-            return
         entry = self.ledger.orders.get(client_id)
+        if problem is None:
+            if entry is not None and entry.amount is None:
+                # No plan has announced it: from here on it counts like any other.
+                entry.amount = amount
+                entry.price = mid_price(connector, self.settings.trading_pair) if is_market else price
+            return
         if entry is not None:
             # It never left: nothing of it can be executed.
             self.ledger.account(client_id, entry.executed, final=True)

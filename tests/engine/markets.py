@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from tests.engine.harness import PAIR, PAIR_RULES, Bot, Sandbox, wait_for
@@ -127,7 +127,8 @@ class ScriptedMarket:
 
     def shortage(self, to: int) -> None:
         """Somebody takes all free quote out of the account; what is ordered while the price moves finds no funds."""
-        free = D(self.sandbox.control.get(f"/account/{self.account}")["balances"][QUOTE]["free"])
+        free = D(self.sandbox.control.get(f"/account/{self.account}")["balances"][QUOTE]["free"]).quantize(
+            D("0.00000001"), ROUND_FLOOR)
         if free > 0:
             self._deposit(free, withdraw=True)
         self.sandbox.fault("insufficient_balance", self.account)
@@ -149,20 +150,25 @@ class ScriptedMarket:
             self._act(lambda: self.sandbox.set_price(best["price"], volume=f"{part:f}"))
             self.settle()
 
-    def _streams(self) -> list[tuple[int, int]]:
-        """Of market and user streams: how many have ended so far, how many are open."""
+    def _streams(self) -> tuple[int, int, int]:
+        """Websockets that have ended so far, those that are open, and their subscriptions."""
         stats = self.sandbox.control.get("/stats")
-        return [(stats["paths"].get(path, 0), stats["connections"][kind])
-                for kind, path in (("market", "GET /ws"), ("user", "GET /ws-api/v3"))]
+        ended = sum(stats["paths"].get(path, 0) for path in ("GET /ws", "GET /ws-api/v3"))
+        connections = stats["connections"]
+        return ended, connections["market"] + connections["user"], connections["subscriptions"]
 
     def _complaints(self) -> int:
         return sum(" WARNING " in line or " ERROR " in line for line in self.bot.log().splitlines())
 
-    def _trade_on(self, price: int | str | None, before: list[tuple[int, int]]) -> None:
+    def _trade_on(self, price: int | str | None, before: tuple[int, int, int]) -> None:
         """Once the streams are back the market goes on: an engine that missed a move learns of it from the next."""
-        wait_for("the streams have ended and are back", lambda: all(
-            ended >= ended_before + open_before and are_open >= open_before
-            for (ended, are_open), (ended_before, open_before) in zip(self._streams(), before, strict=True)))
+        ended, were_open, subscriptions = before
+
+        def back() -> bool:
+            now = self._streams()
+            return now[0] >= ended + were_open and now[2] >= subscriptions
+
+        wait_for("the streams have ended and are back", back)
         last = D(self.sandbox.control.get("/prices")["prices"][PAIR]["price"] if price is None else price)
         self._act(lambda: [self.sandbox.set_price(f"{item:f}") for item in (last + TICK, last)])
         self.settle()

@@ -38,6 +38,7 @@ def test_every_market(sandbox: Sandbox, make_bot: Callable[..., Bot]) -> None:
     assert market.position() == 0
     assert sandbox.balances(bot.account)["USDT"] > D(bot.balances["USDT"])
     assert "ORDER_REFUSED" in bot.log()
+    assert market.highest_exposure() == sum(price * amount for price, amount in GUIDE_LEVELS)
 
     # Holding two lots: a stop, a start, a death and a start again leave the same orders, and no exposure is doubled.
     market.crash(33900)

@@ -45,11 +45,12 @@ class Gate:
         patch.setattr(runtime_module, "taker_price", lambda connector, pair, amount: self.ask)
         self.state = make_runtime(**risk)
 
-    def send(self, side: str, amount: Decimal, price: Decimal, *, is_market: bool = False) -> str | None:
-        """The client id of an order that left; None where it was stopped."""
+    def send(self, side: str, amount: Decimal, price: Decimal, *, is_market: bool = False, planned: bool = True) \
+            -> str | None:
+        """The client id of an order that left; None where it was stopped. ``planned``: the ledger was told before."""
         client_id = self.state.ids.new(is_buy=side == "BUY", prefix="", max_length=None)
         assert client_id is not None
-        self.state.ledger.intent = Intent("cell", price, amount, amount)
+        self.state.ledger.intent = Intent("cell", price, amount, amount) if planned else None
         self.state.record_order(client_id, side)
         try:
             self.state.admit(None, client_id=client_id, side=side, amount=amount, price=price, is_market=is_market)
@@ -118,6 +119,15 @@ def test_the_price_band(patch: pytest.MonkeyPatch, risk: dict[str, Any], mid: st
     assert gate.state.ledger.halt is None
 
 
+def test_an_order_that_no_plan_announced_counts_all_the_same(patch: pytest.MonkeyPatch) -> None:
+    gate = Gate(patch, max_position=250)
+    for is_market in (False, True):
+        assert gate.send("BUY", D(1), D(100), is_market=is_market, planned=False)
+    assert gate.state.ledger.exposure().resting == 200
+    assert gate.send("BUY", D("0.6"), D(100), planned=False) is None
+    assert gate.send("BUY", D("0.5"), D(100), planned=False)
+
+
 def test_nothing_leaves_a_halted_or_stopping_bot(patch: pytest.MonkeyPatch) -> None:
     gate = Gate(patch)
     gate.state.ledger.halt = Halt("RISK_MAX_DRAWDOWN", "", 0.0)
@@ -178,8 +188,8 @@ class Trading(RuleBasedStateMachine):
         assert self.gate is not None
         return self.gate.state.ledger
 
-    @rule(share=st.integers(1, 125), price=st.integers(50, 150), is_market=st.booleans())
-    def buy(self, share: int, price: int, is_market: bool) -> None:
+    @rule(share=st.integers(1, 125), price=st.integers(50, 150), is_market=st.booleans(), planned=st.booleans())
+    def buy(self, share: int, price: int, is_market: bool, planned: bool) -> None:
         """Worth this share of max_order, in percent."""
         assert self.gate is not None
         # The other side of a market order is the book at the mid price.
@@ -187,7 +197,7 @@ class Trading(RuleBasedStateMachine):
         amount = (self.gate.state.settings.risk.max_order or 0) * share / (100 * asked) // LOT * LOT
         if amount <= 0:
             return
-        sent = self.gate.send("BUY", amount, asked, is_market=is_market)
+        sent = self.gate.send("BUY", amount, asked, is_market=is_market, planned=planned)
         if sent and is_market:
             self.gate.execute(sent, amount, asked, final=True)
         elif sent:
@@ -204,15 +214,15 @@ class Trading(RuleBasedStateMachine):
         if ends or done == amount:
             del self.open[client_id]
 
-    @rule(share=st.integers(1, 120), price=st.integers(50, 150))
-    def sell(self, share: int, price: int) -> None:
+    @rule(share=st.integers(1, 120), price=st.integers(50, 150), planned=st.booleans())
+    def sell(self, share: int, price: int, planned: bool) -> None:
         assert self.gate is not None
         offered = sum((amount - self.ledger.orders[client_id].executed.base
                        for client_id, (side, amount, _) in self.open.items() if side == "SELL"), D(0))
         amount = self.ledger.base * share // (100 * LOT) * LOT
         if amount <= 0:
             return
-        sent = self.gate.send("SELL", amount, D(price))
+        sent = self.gate.send("SELL", amount, D(price), planned=planned)
         assert sent is None or amount + offered <= self.ledger.base, "offers more than the bot holds"
         if sent:
             self.open[sent] = ("SELL", amount, D(price))
