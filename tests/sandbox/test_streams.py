@@ -54,6 +54,7 @@ async def test_depth_stream_continues_the_snapshot(client: Client) -> None:
 
 async def test_book_ticker_and_kline_streams(client: Client, server: Server) -> None:
     socket = await client.market_socket("btcusdt@bookTicker", "btcusdt@kline_1m")
+    assert server.streams.counts() == {"market": 1, "user": 0, "subscriptions": 2}
     server.exchange.move_price("BTC-USDT", Decimal(31000))
     async with asyncio.timeout(20):
         while True:
