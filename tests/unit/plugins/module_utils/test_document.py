@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +21,9 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.document import 
     parse_document,
     read_document,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk import CONTROLLER_LIMITS
 from ansible_collections.hummingfleet.core.plugins.module_utils.rules import MAX_FAULTS
+from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -492,10 +495,23 @@ PATHS = [*NAME_FIELDS, "bots", "exchange_connections", "placement", "bots.strate
 PATHS += ["exchange_connections.settings", "gateway", "bots.name", "bots.restarts", "secret_versions"]
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(PATHS), anything), min_size=1, max_size=3))
-def test_any_data_is_accepted_or_refused_in_words(changes: list[tuple[str, Any]]) -> None:
-    data = factories.grid_document()
+DOCUMENTS = (
+    factories.grid_document,
+    factories.dca_document,
+    factories.dca_interval_document,
+    factories.signal_document,
+    factories.market_making_document,
+)
+PATHS += [f"bots.strategy_config.{name}" for strategy in TEMPLATES.values() for name in strategy.fields]
+PATHS += [f"bots.risk_config.{name}" for field in CONTROLLER_LIMITS.values() for name in field.names]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(DOCUMENTS), st.lists(st.tuples(st.sampled_from(PATHS), anything), min_size=1, max_size=3))
+def test_any_data_is_accepted_or_refused_in_words(
+    base: Callable[[], dict[str, Any]], changes: list[tuple[str, Any]]
+) -> None:
+    data = base()
     for path, value in changes:
         try:
             put(data, path, value)
@@ -519,8 +535,9 @@ def test_the_schema_accepts_what_the_parser_accepts() -> None:
     for data in (
         factories.grid_document(),
         factories.stored_document(),
-        factories.market_making_document(),
         parse(factories.stored_document()).plain(),
+        *(base() for base in DOCUMENTS),
+        *(parse(base()).plain() for base in DOCUMENTS),
     ):
         jsonschema.validate(data, SCHEMA)
 
@@ -533,6 +550,8 @@ def test_the_schema_accepts_what_the_parser_accepts() -> None:
         ("bots.strategy_config.grid_count", 1),
         ("bots.strategy_config.typo", 1),
         ("bots.risk_config.kill_switch_pct", 1),
+        ("bots.risk_config.max_position", 5000),  # beside max_position_usd
+        ("bots.risk_config.earliest_resume_s", -1),
         ("bots.strategy_template", "gird"),
         ("exchange_connections.api_key", "x"),
         ("exchange_connections.encrypted_api_key", 7),
@@ -542,6 +561,24 @@ def test_the_schema_accepts_what_the_parser_accepts() -> None:
 )
 def test_the_schema_refuses_wrong_shapes(path: str, value: Any) -> None:
     data = put(factories.stored_document(), path, value)
+    refusal(data)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("bots.strategy_config.mode", "both"),
+        ("bots.strategy_config.mode", "interval"),
+        ("bots.strategy_config.interval_s", 60),
+        ("bots.strategy_config.spreads_pct", []),
+        ("bots.strategy_config.spreads_pct", [0, 100]),
+        ("bots.strategy_config.amounts_quote", 100),
+    ],
+)
+def test_the_schema_refuses_what_is_wrong_with_lists_and_modes(path: str, value: Any) -> None:
+    data = put(factories.dca_document(), path, value)
     refusal(data)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, SCHEMA)
