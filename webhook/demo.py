@@ -293,8 +293,11 @@ class Demo:
         found = fleet.images if fleet.images != "auto" else image_source.load_found_mode(fleet)
         mode: ImageMode = "registry" if found == "registry" else "build"
         releases = {row.release for row in self.here.registry.list()} & set(catalogue.releases)
-        images = image_source.references(catalogue, releases or {max(catalogue.releases)}, mode)
-        return take_picture(fleet.path, fleet.base_dir, [*images, SANDBOX_IMAGE])
+        broker = fleet.broker_container if fleet.broker_enabled else None
+        images = image_source.references(
+            catalogue, releases or {max(catalogue.releases)}, mode, broker=fleet.broker_enabled
+        )
+        return take_picture(fleet.path, fleet.base_dir, [*images, SANDBOX_IMAGE], broker)
 
     def _prepare(self, node: Node) -> None:
         """The machine and its images are one playbook, shown as two steps."""
@@ -539,12 +542,19 @@ class Demo:
             with self.progress.step("Remove the sandbox exchange") as step:
                 if shutil.which("docker") and _docker_answers():
                     self._playbook("remove_sandbox", step, limit=node.id)
+        if not others:
+            with self.progress.step("Remove the MQTT broker") as step:
+                if shutil.which("docker") and _docker_answers():
+                    self._playbook("remove_broker", step, limit=node.id)
         with self.progress.step("Remove its files"):
             shutil.rmtree(self.folder, ignore_errors=True)
             if not others:
                 self._remove_node_files()
         kept = ["Docker, its settings and the images that were built (the next demonstration takes seconds)"]
-        kept.append(f"the key ring {self.here.keyring_path} and the registry: they may belong to more than this")
+        kept.append(
+            f"the key ring {self.here.keyring_path}, the registry and {self.var / 'broker'}: they may belong to more "
+            "than this"
+        )
         if sandboxed:
             kept.append(f"the sandbox exchange, since other tenants use it: {', '.join(sandboxed)}")
         return kept
@@ -556,7 +566,7 @@ class Demo:
         """What the node keeps for tenants, when there are none left."""
         base = Path(self.here.fleet.base_dir)
         # Fencing numbers count within one registry: another one's first run would look outdated beside them.
-        for name in ("agent", "sandbox", "fences"):
+        for name in ("agent", "sandbox", "broker", "fences"):
             shutil.rmtree(base / name, ignore_errors=True)
         for empty in (base / "tenants", base):
             with contextlib.suppress(OSError):

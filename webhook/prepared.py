@@ -23,30 +23,36 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api 
 
 from . import ROOT
 
-_CODE = ("playbooks", "roles/node_base", "roles/node_images", "roles/sandbox_exchange", "plugins", "images", "sandbox",
-         "catalogue")  # fmt: skip
+_CODE = ("playbooks", "roles/node_base", "roles/node_images", "roles/node_broker", "roles/sandbox_exchange", "plugins",
+         "images", "sandbox", "catalogue")  # fmt: skip
 _FIREWALL = "/usr/local/sbin/hummingfleet-firewall"
 _FILES = ("/etc/docker/daemon.json", "/etc/ssh/sshd_config.d/10-hummingfleet.conf", _FIREWALL,
           "/etc/systemd/system/hummingfleet-firewall.service")  # fmt: skip
-_FOLDERS = ("", "tenants", "agent", "sandbox", "sandbox/config", "sandbox/tls", "sandbox/state", "sandbox/run")
-_SANDBOX_FILES = ("ca.pem", "config", "tls")
+_FOLDERS = ("", "tenants", "agent", "sandbox", "sandbox/config", "sandbox/tls", "sandbox/state", "sandbox/run",
+            "broker", "broker/config", "broker/tls", "broker/users")  # fmt: skip
+# Of files and folders of files. The broker's users are not among them: they change with the tenants.
+_SERVICE_FILES = ("sandbox/ca.pem", "sandbox/config", "sandbox/tls", "broker/control_users", "broker/config",
+                  "broker/tls")  # fmt: skip
 SANDBOX = "hf-sandbox"
 MAX_AGE_SECONDS = 24 * 3600.0
 
 
-def take_picture(fleet_path: Path, base_dir: str, images: Iterable[str]) -> dict[str, Any]:
-    """The state that preparing brought about, as JSON-plain data; equal pictures mean an equal state."""
+def take_picture(fleet_path: Path, base_dir: str, images: Iterable[str], broker: str | None) -> dict[str, Any]:
+    """The state that preparing brought about, as JSON-plain data; equal pictures mean an equal state.
+
+    ``broker`` is the name of the MQTT broker's container, None in a fleet without brokers.
+    """
     base = Path(base_dir)
-    sandbox_files = [
+    service_files = [
         path
-        for name in _SANDBOX_FILES
-        for path in ([base / "sandbox" / name] if "." in name else sorted((base / "sandbox" / name).glob("*")))
+        for name in _SERVICE_FILES
+        for path in (sorted((base / name).glob("*")) if (base / name).is_dir() else [base / name])
     ]
     return {
         "code": _digest_of_code([fleet_path, *(ROOT / name for name in _CODE)]),
-        "files": {str(path): _file(path) for path in (*map(Path, _FILES), *sandbox_files)},
+        "files": {str(path): _file(path) for path in (*map(Path, _FILES), *service_files)},
         "folders": {str(base / name): _owner(base / name) for name in _FOLDERS},
-        "docker": _ask_docker(sorted(images)),
+        "docker": _ask_docker(sorted(images), [SANDBOX, *([broker] if broker else [])]),
         "compose": _says(["docker", "compose", "version", "--short"]),
         "firewall": _says([_FIREWALL, "check"]) is not None,
     }
@@ -60,7 +66,7 @@ def differences(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]
         "code": "Hummingfleet or its settings changed",
         "files": "files were changed",
         "folders": "folders were changed",
-        "docker": "Docker, an image or the sandbox exchange is not as it was",
+        "docker": "Docker, an image, the sandbox exchange or the broker is not as it was",
         "compose": "docker compose is not as it was",
         "firewall": "the firewall's rules are not as they were",
     }
@@ -106,16 +112,19 @@ def _owner(path: Path) -> list[int] | None:
     return [facts.st_mode, facts.st_uid, facts.st_gid]
 
 
-def _ask_docker(images: Iterable[str]) -> dict[str, Any] | None:
+def _ask_docker(images: Iterable[str], names: Iterable[str]) -> dict[str, Any] | None:
     engine = DockerEngine(timeout_seconds=10)
     try:
         found = {image: engine.image_id(image) for image in images}
-        sandbox = engine.inspect(SANDBOX)
+        containers = {name: engine.inspect(name) for name in names}
     except DockerError:
         return None
-    if sandbox is None or not sandbox["State"]["Running"] or None in found.values():
-        return None
-    return {"images": found, "sandbox": [sandbox["Id"], sandbox["Image"], sandbox["HostConfig"]["Binds"]]}
+    services = {}
+    for name, facts in containers.items():
+        if facts is None or not facts["State"]["Running"]:
+            return None
+        services[name] = [facts["Id"], facts["Image"], facts["HostConfig"]["Binds"]]
+    return None if None in found.values() else {"images": found, "services": services}
 
 
 def _says(command: list[str], run: Callable[..., Any] = subprocess.run) -> str | None:

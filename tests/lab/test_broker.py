@@ -55,7 +55,8 @@ class Place:
 
     def bot(self, user: str, **options: Any) -> Client:
         """Logged in as a bot, in its tenant's network."""
-        options.setdefault("password", self.password(user))
+        if "password" not in options:
+            options["password"] = self.password(user)
         return Client(self.address(user.partition(".")[0]), broker.PORT, user, **options)
 
     def signals(self, **options: Any) -> Client:

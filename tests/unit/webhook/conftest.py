@@ -37,7 +37,7 @@ class FakeRunner:
 
     def __call__(self, playbook: str, **arguments: Any) -> RunResult:
         self.calls.append((playbook, arguments))
-        if playbook in ("prepare_nodes", "prepare_sandbox", "remove_sandbox", "check_nodes"):
+        if playbook in ("prepare_nodes", "prepare_sandbox", "remove_sandbox", "remove_broker", "check_nodes"):
             return self._result(playbook, [])
         registry = Registry(self.registry_url)
         tenants = arguments.get("only")

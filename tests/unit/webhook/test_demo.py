@@ -237,7 +237,7 @@ def test_down_removes_tenant_exchange_and_files(
     (tmp_path / "node" / "agent").mkdir(parents=True)
     runner.calls.clear()
     make().down()
-    assert _playbooks(runner) == ["remove_tenant", "remove_sandbox"]
+    assert _playbooks(runner) == ["remove_tenant", "remove_sandbox", "remove_broker"]
     assert registry.list() == ()
     assert not demo.folder.exists()
     assert not (tmp_path / "node").exists()
