@@ -161,7 +161,10 @@ class ScriptedMarket:
         return sum(" WARNING " in line or " ERROR " in line for line in self.bot.log().splitlines())
 
     def _trade_on(self, price: int | str | None, before: tuple[int, int, int]) -> None:
-        """Once the streams are back the market goes on: an engine that missed a move learns of it from the next."""
+        """Once the streams are back the price moves by a tick: an engine that missed a move learns of it from the next.
+
+        Depth is published ten times a second: what moves there and back faster is never seen.
+        """
         ended, were_open, subscriptions = before
 
         def back() -> bool:
@@ -170,7 +173,7 @@ class ScriptedMarket:
 
         wait_for("the streams have ended and are back", back)
         last = D(self.sandbox.control.get("/prices")["prices"][PAIR]["price"] if price is None else price)
-        self._act(lambda: [self.sandbox.set_price(f"{item:f}") for item in (last + TICK, last)])
+        self._act(lambda: self.sandbox.set_price(f"{last + TICK:f}"))
         self.settle()
 
     def _act(self, action: Callable[[], Any]) -> None:
