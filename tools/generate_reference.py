@@ -130,7 +130,8 @@ asset they are refused, and so are both names at once.
 - **Equity**: the capital given to the strategy plus its realised and unrealised result, the position valued at the
   middle of bid and ask, fees included. The capital: of a grid `grid_count × order_amount`, of a ladder the sum of
   `amounts_quote`, else `max_position`.
-- **The day** is the UTC day. **Drawdown** is the fall from the highest equity so far, which is at least the capital.
+- **The day** is the UTC day. **Drawdown** is the fall from the highest equity since the bot's first order. After a halt
+  was lifted both begin anew, from the result of that moment.
 - **Opening orders** are those that make the position larger: buys. Sales are never held back.
 
 **Order limits** ({", ".join(f"`{name}`" for name in ORDER_LIMITS)}) hold an opening order
@@ -143,7 +144,8 @@ that), and it stays halted through restarts until it is resumed, at the earliest
 log has one line at CRITICAL, `RISK_HALT limit=<name> value=<v> threshold=<t>`, and the bot's code is
 `RISK_<NAME OF THE LIMIT>`.
 
-A change of a limit restarts the bot.
+A change of a limit restarts the bot. What a halt looks like, how it is lifted, and the daily loss limit of all bots of
+a tenant together: [risk.md](../risk.md).
 """
 
 
