@@ -121,23 +121,26 @@ def limit_of(document: Document, catalogue: Catalogue) -> Decimal | None:
 
 def pnl_of(facts: Mapping[str, Any], day: str) -> Decimal:
     """What a bot's last facts say of its result on ``day``, in US dollars; 0 if they are of another day or asset."""
-    risk = _report(facts)
+    risk = _report(facts, day)
     if risk is None or risk["day"] != day or risk.get("quote") not in USD_ASSETS:
         return Decimal(0)
     return _counted(risk)
 
 
-def remember(before: Mapping[str, Any] | None, facts: Mapping[str, Any], *, anew: bool = False) -> dict[str, Any]:
+def remember(
+    before: Mapping[str, Any] | None, facts: Mapping[str, Any], today: str, *, anew: bool = False
+) -> dict[str, Any]:
     """``facts`` of a bot as they are stored: with what they do not say and those ``before`` said of its day and halt.
 
     A bot that restarts reports nothing for a while, and one that is resumed counts its day anew; neither is forgiven
     what it lost. So ``counted_pnl`` is added to its report, the result since the first report of the day: the bot's
-    whole result less ``start_pnl``. ``anew``: it is another bot under the id of one that was deleted.
+    whole result less ``start_pnl``. ``anew``: it is another bot under the id of one that was deleted. A report of a day
+    after ``today`` is none: its clock is wrong.
     """
     kept = dict(facts)
     if facts.get("heartbeat_age_seconds") is None and not anew and (before or {}).get("halted"):
         kept["halted"] = (before or {})["halted"]
-    old, new = _report(before or {}), _report(facts)
+    old, new = (_report(one, today) for one in (before or {}, facts))
     if new is None or (old is not None and new["day"] < old["day"]):
         if old is not None and anew:
             kept["risk"] = {"day": old["day"], "quote": old.get("quote"), "counted_pnl": str(_counted(old))}
@@ -155,10 +158,10 @@ def remember(before: Mapping[str, Any] | None, facts: Mapping[str, Any], *, anew
     return kept
 
 
-def _report(facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is known of a bot's day, None if that is nothing."""
+def _report(facts: Mapping[str, Any], today: str) -> dict[str, Any] | None:
+    """What is known of a bot's last day until ``today``, None if that is nothing."""
     risk = facts.get("risk")
-    if not isinstance(risk, Mapping) or not isinstance(risk.get("day"), str):
+    if not isinstance(risk, Mapping) or not isinstance(risk.get("day"), str) or risk["day"] > today:
         return None
     return dict(risk) if {_decimal(risk.get("day_pnl")), _decimal(risk.get("counted_pnl"))} != {None} else None
 

@@ -534,7 +534,7 @@ class WorkQueue:
             known = before.get(bot)
             last = json.loads(known.facts) if known is not None else None
             anew = known is not None and known.state == REMOVED
-            facts = tenant_risk.remember(last, all_facts, anew=anew)
+            facts = tenant_risk.remember(last, all_facts, day_of(now), anew=anew)
             facts.pop("state", None)
             values = {
                 "state": str(all_facts.get("state", "unknown")),
@@ -570,13 +570,16 @@ class WorkQueue:
         """Stops the tenant's bots if they lost what they may lose in a day; True if they are near it."""
         if self._fleet is None or self._catalogue is None:
             return False
+        stored = connection.execute(sa.select(tables.bots.c.facts).where(tables.bots.c.tenant == tenant)).scalars()
+        facts = [json.loads(one) for one in stored]
+        if not any(tenant_risk.pnl_of(one, day_of(now)) < 0 for one in facts):
+            return False
         row = connection.execute(
             sa.select(tables.tenants.c.document).where(tables.tenants.c.tenant == tenant)
         ).one_or_none()
-        facts = connection.execute(sa.select(tables.bots.c.facts).where(tables.bots.c.tenant == tenant)).scalars()
         if row is None:
             return False
-        risk = tenant_risk.judge(json.loads(row.document), map(json.loads, facts), self._catalogue, now)
+        risk = tenant_risk.judge(json.loads(row.document), facts, self._catalogue, now)
         if not risk.reached:
             return risk.near
         halt = tenant_risk.halt_of(risk, iso_time(now))
@@ -587,7 +590,7 @@ class WorkQueue:
             return halt.change()(document or {})
 
         try:
-            stored = self._registry.change_within(
+            submission = self._registry.change_within(
                 connection, tenant, stop, Cause("risk_halt", halt.sentence(), "worker"), self._fleet, self._catalogue
             )
         except RegistryUnavailableError:
@@ -598,7 +601,7 @@ class WorkQueue:
             return False
         request(connection, tenant, now, afresh=True)
         _log.warning("tenant %s: %s", tenant, halt.sentence())
-        data = {**asdict(halt), "until": halt.until, "revision": stored.record.revision, "bots": stopped}
+        data = {**asdict(halt), "until": halt.until, "revision": submission.record.revision, "bots": stopped}
         self._tell(connection, tenant, "tenant.risk_halted", data, now)
         return False
 

@@ -17,7 +17,7 @@ from tests import factories
 from webhook.changes import TooEarlyError, check_resume
 from webhook.tenant_risk import halt_of, judge, limit_of, pnl_of, remember
 
-DAY = "2026-11-23"
+DAY, TOMORROW = "2026-11-23", "2026-11-24"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
 MIDNIGHT = datetime(2026, 11, 24, tzinfo=UTC).timestamp()
 
@@ -205,7 +205,7 @@ def results(*reports: dict[str, Any], anew: int = -1) -> list[Decimal]:
     known: dict[str, Any] | None = None
     found = []
     for number, one in enumerate(reports):
-        known = remember(known, one, anew=number == anew)
+        known = remember(known, one, one["risk"]["day"], anew=number == anew)
         found.append(pnl_of(known, known["risk"]["day"]))
     return found
 
@@ -216,49 +216,54 @@ def test_a_bot_that_is_resumed_counts_its_day_anew_and_the_tenant_does_not() -> 
 
 
 def test_a_new_day_begins_with_what_the_bot_says_of_it() -> None:
-    tomorrow = "2026-11-24"
-    assert results(on("-10", "-40"), on("-12", "-2", tomorrow), on("-15", "-5", tomorrow)) == [-40, -2, -5]
+    assert results(on("-10", "-40"), on("-12", "-2", TOMORROW), on("-15", "-5", TOMORROW)) == [-40, -2, -5]
 
 
 @given(st.lists(st.tuples(st.integers(-1000, 1000), st.booleans()), min_size=1, max_size=30))
 def test_whatever_is_resumed_or_silent_the_day_is_what_was_won_and_lost(moves: list[tuple[int, bool]]) -> None:
-    known: dict[str, Any] | None = remember(None, on("7", "0"))
+    known: dict[str, Any] | None = remember(None, on("7", "0"), DAY)
     total = own = 0
     for change, resumed in moves:
         total += change
         own = 0 if resumed else own + change
-        known = remember(known, {"state": "starting", "risk": None})
-        known = remember(known, on(str(7 + total), str(own)))
+        known = remember(known, {"state": "starting", "risk": None}, DAY)
+        known = remember(known, on(str(7 + total), str(own)), DAY)
         assert pnl_of(known, DAY) == total
 
 
 def test_a_bot_that_restarts_keeps_its_day_until_it_reports_again() -> None:
     silent = {"state": "starting", "heartbeat_age_seconds": 2.0, "risk": None}
-    assert remember(report("-40"), silent)["risk"]["day_pnl"] == "-40"
-    assert remember(report("-40"), {**silent, "risk": {"day": DAY, "day_pnl": None}})["risk"]["day_pnl"] == "-40"
-    assert remember(on("0", "-40"), on("-1", "-41"))["risk"]["counted_pnl"] == "-41"
-    assert remember(report("-40"), report("0", day="2026-11-24"))["risk"]["day"] == "2026-11-24"
-    assert remember(report("-40"), report("5", day="2026-11-22"))["risk"]["day_pnl"] == "-40"
-    assert remember(None, silent)["risk"] is None
+    assert remember(report("-40"), silent, DAY)["risk"]["day_pnl"] == "-40"
+    assert remember(report("-40"), {**silent, "risk": {"day": DAY, "day_pnl": None}}, DAY)["risk"]["day_pnl"] == "-40"
+    assert remember(on("0", "-40"), on("-1", "-41"), DAY)["risk"]["counted_pnl"] == "-41"
+    assert remember(report("-40"), report("0", day=TOMORROW), TOMORROW)["risk"]["day"] == TOMORROW
+    assert remember(report("-40"), report("5", day="2026-11-22"), DAY)["risk"]["day_pnl"] == "-40"
+    assert remember(None, silent, DAY)["risk"] is None
+
+
+def test_a_bot_whose_clock_is_ahead_cannot_hide_what_it_loses() -> None:
+    ahead = report("-1", day="9999-12-31")
+    assert pnl_of(remember(report("-40"), ahead, DAY), DAY) == -40
+    assert pnl_of(remember(remember(None, ahead, DAY), report("-40"), DAY), DAY) == -40
 
 
 def test_a_new_bot_under_a_deleted_ones_id_does_not_make_its_loss_undone() -> None:
     silent = {"state": "starting", "risk": None}
-    new = remember(report("-40"), silent, anew=True)
+    new = remember(report("-40"), silent, DAY, anew=True)
     assert (pnl_of(new, DAY), "equity" in new["risk"]) == (Decimal(-40), False)
     for day_pnl, total in (("-1", -41), ("-2.5", "-42.5")):
-        new = remember(new, on(day_pnl, day_pnl))
+        new = remember(new, on(day_pnl, day_pnl), DAY)
         assert pnl_of(new, DAY) == Decimal(total)
     assert results(on("-40", "-40"), on("-1", "-1"), on("-2.5", "-2.5"), anew=1) == [-40, -41, Decimal("-42.5")]
-    third = remember(new, on("-1", "-1"), anew=True)
+    third = remember(new, on("-1", "-1"), DAY, anew=True)
     assert pnl_of(third, DAY) == Decimal("-43.5")
-    assert pnl_of(remember(third, on("-3", "-3", "2026-11-24")), "2026-11-24") == -3
+    assert pnl_of(remember(third, on("-3", "-3", TOMORROW), TOMORROW), TOMORROW) == -3
 
 
 def test_a_halt_is_only_forgotten_when_the_bot_itself_says_so() -> None:
     halted = {**report("-40"), "halted": {"code": "RISK_MAX_DAILY_LOSS", "at": NOON}}
-    assert remember(halted, {"state": "absent", "heartbeat_age_seconds": None, "halted": None})["halted"]
-    assert not remember(halted, report("-40"))["halted"]
+    assert remember(halted, {"state": "absent", "heartbeat_age_seconds": None, "halted": None}, DAY)["halted"]
+    assert not remember(halted, report("-40"), DAY)["halted"]
 
 
 # --- the halt in documents that follow one another -------------------------------------------------------------------
