@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGES_DIR = ROOT / "images"
 TRIAL_LOCKS_DIR = ROOT / "var" / "compat"
 """Where the locks of engines are that no release has."""
+_OVERRIDES_UNTIL = {"20260531": "xrpl-py<5"}
+"""What engines up to a version need besides: they import what later packages have no more."""
 _VERSION = re.compile(r"20\d{6}")
 _SCHEMA = "1"
 _IGNORED_DIRS = frozenset(("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests"))
@@ -237,7 +239,9 @@ def load_recipes(catalogue_dir: Path | None = None, *, engines: Iterable[str] = 
         if not _VERSION.fullmatch(version):
             raise BuildError(f"{version!r} is no version of the engine; they are dates such as 20260922")
         reference = f"hummingfleet/engine:{version}-compat"
-        trial = _engine(reference, version, overrides, family="engine-trial", locks=TRIAL_LOCKS_DIR)
+        older = _OVERRIDES_UNTIL.items()
+        wanted = (*overrides, *(override for last, override in older if version <= last))
+        trial = _engine(reference, version, wanted, family="engine-trial", locks=TRIAL_LOCKS_DIR)
         recipes.setdefault(trial.name, trial)
     return recipes
 

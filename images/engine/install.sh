@@ -21,14 +21,18 @@ for package in scipy pandas numba llvmlite; do
 done
 rm -rf "$site/Crypto/SelfTest" "$site/Cryptodome/SelfTest" "$venv/bin/hummingbot_quickstart.py"
 
-install -m 0755 /run/build/files/hbot /usr/local/bin/hbot
+# Engines before 2.16 have no command line of their own.
+[ ! -d "$home/hummingbot/cli" ] || install -m 0755 /run/build/files/hbot /usr/local/bin/hbot
 # Importing the engine costs four times the processor time without bytecode, and a read-only root cannot cache it.
 python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$venv/lib" "$home/hummingbot" || true
 # What was left out must be missed now rather than on a node.
 cd "$home" && "$venv/bin/python" - <<'CHECK'
 import hummingbot
 assert str(hummingbot.root_path()) == "/home/hummingbot"
-import hummingbot.cli.engine, hummingbot.client.hummingbot_application, hummingbot.client.settings, pandas_ta
+import hummingbot.client.hummingbot_application, hummingbot.client.settings, pandas_ta
+import importlib.util
+if importlib.util.find_spec("hummingbot.cli"):
+    import hummingbot.cli.engine
 import hummingbot.connector.exchange.binance.binance_exchange
 import hummingbot.strategy_v2.executors.grid_executor.grid_executor
 from hummingbot.client.settings import AllConnectorSettings

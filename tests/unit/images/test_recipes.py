@@ -41,12 +41,13 @@ def test_one_image_name_for_two_engines_is_refused():
 
 
 def test_an_engine_that_no_release_has_can_be_asked_for(recipes):
-    known = module.load_recipes(engines=["20260922", "20260521"])
+    known = module.load_recipes(engines=["20260922", "20260616", "20260521"])
     assert known["engine-20260922"] == recipes["engine-20260922"], "a release's own recipe stands"
-    trial = known["engine-20260521"]
-    assert trial.reference == "hummingfleet/engine:20260521-compat"
-    assert trial.packages.requirements == ("hummingbot==20260521",)
+    trial = known["engine-20260616"]
+    assert trial.reference == "hummingfleet/engine:20260616-compat"
+    assert trial.packages.requirements == ("hummingbot==20260616",)
     assert trial.packages.overrides == recipes["engine-20260922"].packages.overrides
+    assert known["engine-20260521"].packages.overrides == (*trial.packages.overrides, "xrpl-py<5")
     assert module.TRIAL_LOCKS_DIR in trial.packages.lock.parents, "nothing that is tried out joins the repository"
     assert trial not in module.select(known, ["engine"]), "engine stands for what the catalogue has"
     with pytest.raises(BuildError, match="no version of the engine"):
