@@ -98,9 +98,12 @@ def expected(
     template: str, config: Mapping[str, Any], limits: Mapping[str, Any], market: Market
 ) -> list[Expected] | None:
     """The first orders: all that come at once, the first of them first."""
-    found = {"grid": grid, "dca": dca, "signal_webhook": signal, "pure_market_making": market_making}[template](
-        config, market
-    )
+    if template == "signal_webhook":
+        size = signal_size(config, market.rules)
+        if size > min(limits["max_position"], limits.get("max_order", size)):
+            return None
+    workings = {"grid": grid, "dca": dca, "signal_webhook": signal, "pure_market_making": market_making}
+    found = workings[template](config, market)
     at_market = found is not None and any(order.price is None for order in found)
     if at_market and limits.get("price_band_pct", D(100)) < D("0.2"):
         return None  # the spread alone holds it back

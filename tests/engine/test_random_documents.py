@@ -301,7 +301,12 @@ def write_home(folder: Path, template: str, context: BotContext, key: str, secre
 @pytest.mark.parametrize("template", NAMES)
 def test_the_first_orders_are_those_of_the_document(template: str, places: list[ForkedBots]) -> None:
     due = trials(template)
+    halves = [due[index :: len(places)] for index in range(len(places))]
     with ThreadPoolExecutor(len(places)) as pool:
-        halves = [due[index :: len(places)] for index in range(len(places))]
-        problems = pool.map(lambda half, place: [p for trial in half for p in trade(trial, place)], halves, places)
-    assert [problem for half in problems for problem in half] == []
+        problems = list(pool.map(trade_all, halves, places))
+    assert problems == [[] for _ in places]
+
+
+def trade_all(half: list[Trial], place: ForkedBots) -> list[str]:
+    """Problems of the first document that has any."""
+    return next((problems for trial in half if (problems := trade(trial, place))), [])
