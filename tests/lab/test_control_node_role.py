@@ -187,6 +187,16 @@ def test_the_role_from_nothing_to_two_processes_and_back(host: Host) -> None:
     )
     assert "Permission denied" in host.run("touch", f"{host.release}/x", user=f"{WEB}:hummingfleet", check=False)
 
+    # What the worker's user makes for the nodes' brokers the web service can read, but for the authority's key.
+    modules = "ansible_collections.hummingfleet.core.plugins.module_utils"
+    make = f"from {modules} import broker_authority, fleet; broker_authority.ensure(fleet.load_fleet())"
+    place = "export HUMMINGFLEET_FLEET=/etc/hummingfleet/fleet.tenants.yml PYTHONPATH=collections"
+    host.run("sh", "-c", f"cd {host.release} && {place} && .venv/bin/python -c '{make}'", user=f"{WORKER}:hummingfleet")
+    for name in ("ca.pem", "signals_password"):
+        host.run("cat", f"/var/lib/hummingfleet/broker/{name}", user=f"{WEB}:hummingfleet")
+    key = "/var/lib/hummingfleet/broker/ca.key"
+    assert "Permission denied" in host.run("cat", key, user=f"{WEB}:hummingfleet", check=False)
+
     # Both processes, and an event that the one takes and the other sees.
     host.start(WEB, "web")
     host.wait_for_log("web", "listening")
