@@ -257,7 +257,17 @@ def test_the_gate_stops_a_strategy_that_is_out_of_control(
         send(order)
         wait_for("it is stopped", lambda number=number: stopped() == number)
     assert len(sandbox.orders(bot.account, "all")) == 1 and bot.heartbeat["halted"] is None
-    # A market order within the band is bought, and counts as position.
+    # A market order that the book would fill two percent above the mid price.
+    sandbox.set_price(35250, spread_bps="400")
+    market.acted_at = time.time()
+    market.settle()
+    send(("BUY", "0.002"))
+    wait_for("it is stopped", lambda: stopped() == 4)
+    sandbox.set_price(35250, spread_bps="2")
+    market.acted_at = time.time()
+    market.settle()
+    assert len(sandbox.orders(bot.account, "all")) == 1
+    # Within the band it is bought, and counts as position.
     send(("BUY", "0.002"))
     wait_for("it is held", lambda: market.position() == D("0.002"))
     send(("BUY", "0.0028", "34000"))
@@ -265,7 +275,7 @@ def test_the_gate_stops_a_strategy_that_is_out_of_control(
     market.settle()
     # 68 and 95 rest, 71 is held: no room for another 31.
     send(("BUY", "0.0009", "33900"))
-    wait_for("it is stopped", lambda: stopped() == 4)
+    wait_for("it is stopped", lambda: stopped() == 5)
     assert bot.heartbeat["halted"] is None
 
     # Far too large, together with small ones: it halts, and nothing that follows leaves either.
@@ -275,7 +285,7 @@ def test_the_gate_stops_a_strategy_that_is_out_of_control(
     assert bot.heartbeat["halted"]["code"] == "RISK_MAX_ORDER"
     wait_for("its orders are cancelled", lambda: sandbox.orders(bot.account) == [])
     send(("BUY", "0.0003", "34000"), ("SELL", "0.001"))
-    wait_for("all are stopped", lambda: stopped() == 9)
+    wait_for("all are stopped", lambda: stopped() == 10)
     assert len(sandbox.orders(bot.account, "all")) == before
     assert "RISK_HALT limit=max_order value=340.0000 threshold=100" in bot.log()
     market.check()
