@@ -87,6 +87,15 @@ def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None
     kind._place_order = place_order
 
 
+def _runner() -> Any:
+    """The engine's own way to be started without a terminal, or ours where it has none (before 2.16)."""
+    try:
+        import hummingbot.client.runner as runner
+    except ModuleNotFoundError:
+        from . import older_engine as runner  # type: ignore[no-redef]
+    return runner
+
+
 async def open_engine(home: Home, settings: BotSettings, password: str) -> Any:
     """Log in and build the engine's application; logging goes to file and stdout from here on.
 
@@ -95,7 +104,6 @@ async def open_engine(home: Home, settings: BotSettings, password: str) -> Any:
     from hummingbot.client.config.config_crypt import ETHKeyFileSecretManger, validate_password
     from hummingbot.client.config.config_helpers import load_client_config_map_from_file
     from hummingbot.client.config.security import Security
-    from hummingbot.client.runner import bootstrap_application
     from hummingbot.client.settings import AllConnectorSettings
 
     secrets = ETHKeyFileSecretManger(password)
@@ -113,7 +121,7 @@ async def open_engine(home: Home, settings: BotSettings, password: str) -> Any:
     except Exception as error:
         raise ConfigurationError(f"conf_client.yml is not accepted by the engine: {_first_line(error)}") from None
     try:
-        application = await bootstrap_application(
+        application = await _runner().bootstrap_application(
             client_config, secrets, strategy_file_name=settings.bot,
             override_log_level=client_config.log_level, headless=True, silence_console=True)
     except Exception as error:
@@ -144,9 +152,7 @@ def make_connector(application: Any, settings: BotSettings) -> Any:
 
 async def start_strategy(application: Any, settings: BotSettings) -> None:
     """Load and start the bot's strategy. Raises ConfigurationError where the engine does not really start it."""
-    from hummingbot.client.runner import load_and_start_strategy
-
-    started = await load_and_start_strategy(
+    started = await _runner().load_and_start_strategy(
         application, headless=True,
         config_file_name=settings.config if settings.kind == "v1" else None,
         v2_conf=settings.config if settings.kind == "v2" else None)
@@ -157,11 +163,13 @@ async def start_strategy(application: Any, settings: BotSettings) -> None:
 
 
 def write_bot_files(settings: BotSettings, application: Any) -> None:
-    """What `hbot status` and `hbot logs` look for."""
+    """What `hbot status` and `hbot logs` look for; nothing where the engine has no `hbot`."""
     import time
 
-    from hummingbot.cli import bot
-
+    try:
+        from hummingbot.cli import bot
+    except ModuleNotFoundError:
+        return
     core = application.trading_core
     v1 = settings.kind == "v1"
     bot.bot_dir().mkdir(parents=True, exist_ok=True)
@@ -177,10 +185,12 @@ def write_bot_files(settings: BotSettings, application: Any) -> None:
 
 
 async def write_snapshot(application: Any, settings: BotSettings, *, running: bool) -> None:
-    """The engine's status.json, written when `hbot status` asks."""
-    from hummingbot.cli import bot
-    from hummingbot.cli.engine import _write_snapshot
-
+    """The engine's status.json, written when `hbot status` asks; nothing where the engine has no `hbot`."""
+    try:
+        from hummingbot.cli import bot
+        from hummingbot.cli.engine import _write_snapshot
+    except ModuleNotFoundError:
+        return
     await _write_snapshot(application, settings.bot, running=running)
     if not running:
         bot.clear_pid()

@@ -7,6 +7,7 @@ the engine's home, which is emptied before each.
 """
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -34,7 +35,8 @@ def preload():
     os.chdir(HOME_DIR)
     sys.path[0:0] = [str(AGENT_DIR), str(HOME_DIR)]
     for name in PRELOADED:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # older engines have not all of them
+            importlib.import_module(name)
     from hummingbot.client.settings import AllConnectorSettings
 
     AllConnectorSettings.create_connector_settings()
