@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def day_of(seconds: float) -> str:
@@ -29,7 +29,7 @@ def is_of_today(halt: object, now: float) -> bool:
     return isinstance(halt, Mapping) and isinstance(halt.get("day"), str) and halt["day"] >= day_of(now)
 
 
-def stands(halt: object) -> bool:
+def stands(halt: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether ``halt`` (of a document of any shape) keeps bots from running: it is there and nobody has lifted it."""
     return isinstance(halt, Mapping) and halt.get("lifted_at") is None
 

@@ -99,6 +99,8 @@ def liquidate(state: State, tenant: str, bot_id: str, yes: bool, reason: str, co
 @pass_state
 def status(state: State, tenant: str | None, bot_id: str | None) -> None:
     """Show what bots do now; the nodes are asked."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils import risk_halt
+
     from ..operations import survey
 
     registry = state.installation.registry
@@ -148,6 +150,13 @@ def status(state: State, tenant: str | None, bot_id: str | None) -> None:
     for name, reasons in sorted(found.reasons.items()):
         if reasons:
             state.output.say(f"tenant {name} is behind: {'; '.join(reasons)}")
+    for name, record in records.items():
+        halt = record.document.get("risk_halt")
+        if risk_halt.is_of_today(halt, registry.clock()) and risk_halt.stands(halt):
+            state.output.say(
+                f"tenant {name}: the bots lost {halt['value']} US dollars on {halt['day']} and {halt['threshold']} are "
+                f"allowed; all are stopped until {risk_halt.ends_at(halt['day'])}"
+            )
     if found.node_problems:
         raise UnreachableError("\n".join(found.node_problems))
     if found.message:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils import risk_halt
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import DocumentError, parse_document
 from hypothesis import given
@@ -191,6 +193,16 @@ def test_the_tenants_limit_may_reach_the_plans_ceiling_and_not_exceed_it() -> No
         parse_document(document("700.01"), catalogue)
     (fault,) = caught.value.faults
     assert (fault.rule, fault.pointer) == ("plan.tenant_max_daily_loss_usd", "/risk/max_daily_loss_usd")
+
+
+def test_the_guides_examples_are_parts_of_documents() -> None:
+    guide = (factories.ROOT / "docs" / "risk.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)]
+    assert [list(block) for block in blocks] == [["risk"], ["risk_halt"]]
+    bots = [factories.grid_bot(state="stopped")]
+    for block in blocks:
+        data = factories.stored_document(bots=bots, **block)
+        assert block.items() <= parse_document(data, factories.catalogue()).plain().items()
 
 
 # --- what a bot does not say -----------------------------------------------------------------------------------------

@@ -289,6 +289,7 @@ def test_a_halted_tenants_bot_is_started_by_hand_only_with_the_override(call: Ca
     assert registry.get("acme").document["bots"][0]["state"] == "stopped"
     got = yaml.safe_load(call("tenant", "get", "acme").stdout)
     assert (got["risk"]["pnl_usd"], got["risk"]["limit_usd"], got["risk"]["halt"]["day"]) == ("-101.50", "100.00", day)
+    assert "the bots lost 101.5 US dollars" in call("bot", "status", "acme").output
     for words in (("bot", "start"), ("bot", "restart"), ("bot", "resume")):
         refused = call(*words, "acme", "b1")
         assert refused.exit_code == Exit.REFUSED
