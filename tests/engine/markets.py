@@ -126,12 +126,12 @@ class ScriptedMarket:
         self.settle()
 
     def shortage(self, to: int) -> None:
-        """Somebody takes all free quote out of the account; what is ordered while the price moves finds no funds."""
+        """Somebody takes all free quote out of the account; the next orders find no funds, whatever the bot believed."""
         free = D(self.sandbox.control.get(f"/account/{self.account}")["balances"][QUOTE]["free"]).quantize(
             D("0.00000001"), ROUND_FLOOR)
         if free > 0:
             self._deposit(free, withdraw=True)
-        self.sandbox.fault("insufficient_balance", self.account)
+        self.sandbox.fault("insufficient_balance", self.account, count=3)
         self.move(to)
         if free > 0:
             self._deposit(free)
