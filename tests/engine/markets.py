@@ -126,7 +126,7 @@ class ScriptedMarket:
         self.settle()
 
     def shortage(self, to: int) -> None:
-        """Somebody takes all free quote out of the account; the next orders find no funds, whatever the bot believed."""
+        """All free quote is taken out of the account; the next orders find no funds, whatever the bot believes."""
         free = D(self.sandbox.control.get(f"/account/{self.account}")["balances"][QUOTE]["free"]).quantize(
             D("0.00000001"), ROUND_FLOOR)
         if free > 0:
