@@ -39,6 +39,11 @@ class SingleOrderExecutor(OrderExecutor):
         if self.close_type == CloseType.INSUFFICIENT_BALANCE:
             self._report("the engine finds too little balance")
 
+    def early_stop(self, keep_position: bool = True):
+        """Stop, unless it has just ended by itself: the engine would leave it shutting down for ever."""
+        if self.status != RunnableStatus.TERMINATED:
+            super().early_stop(keep_position)
+
     def place_open_order(self):
         """Send the order, unless the bot may not trade or the level has one already."""
         runtime = shared.get()
