@@ -48,6 +48,7 @@ class SignalLink:
             self._publisher = ETopicPublisher(ACK_TOPIC, use_bot_prefix=True)
             self._listener = ExternalTopicFactory.create_async(TOPIC, hand_over, use_bot_prefix=True)
             self._gateway = gateway
+            _take_log_off()
             LOGGER.info("SIGNALS_LISTENING on %s", TOPIC)
         now = time.monotonic()
         if gateway is not None and gateway.health:
@@ -57,7 +58,7 @@ class SignalLink:
         return "no connection to the broker: signals do not arrive"
 
     def answer(self, message: Mapping[str, Any]) -> None:
-        """Send an answer; lost where the broker is gone meanwhile."""
+        """Send an answer; where the broker is gone meanwhile it comes too late to be of use."""
         if self._publisher is not None:
             self._publisher.send(dict(message))
 
@@ -72,3 +73,14 @@ class SignalLink:
             ExternalTopicFactory.remove_listener(listener)
         except Exception as error:  # a bridge that is gone cannot be told; it calls nobody any more
             LOGGER.debug("the former listener could not be removed: %s", type(error).__name__)
+
+
+def _take_log_off() -> None:
+    """Keep the engine's log off the bridge: it goes there whatever ``mqtt_logger`` says.
+
+    Without a broker the bridge would keep every line for later, in memory and without an end.
+    """
+    for logger in [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]:
+        for handler in list(logger.handlers):
+            if type(handler).__name__ == "MQTTLogHandler":
+                logger.removeHandler(handler)
