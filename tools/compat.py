@@ -43,6 +43,7 @@ from images.builder.work import Builder, cache_dir  # noqa: E402
 TESTS_DIR = ROOT / "tests" / "engine"
 PAGE = ROOT / "docs" / "compatibility.md"
 NOTES = ROOT / "tools" / "compat_notes.yml"
+CONNECTORS = ROOT / "catalogue" / "connectors.json"
 STATE = ROOT / "var" / "compat.json"
 MONTHS = 4
 
@@ -72,8 +73,12 @@ FACTS_SCRIPT: Final = """
 import importlib.metadata as metadata, json, pathlib, platform, hummingbot
 version = (pathlib.Path(hummingbot.__file__).parent / "VERSION").read_text().strip()
 packages = {name: metadata.version(name) for name in ("aiohttp", "numpy", "pandas", "pydantic", "SQLAlchemy")}
+from hummingbot.client.settings import AllConnectorSettings
+AllConnectorSettings.create_connector_settings()
+connectors = {name: sorted({*type(setting.config_keys).model_fields} - {"connector"})
+              for name, setting in AllConnectorSettings.get_connector_settings().items() if setting.config_keys}
 print(json.dumps({"engine": version, "package": metadata.version("hummingbot"), "python": platform.python_version(),
-                  "packages": packages}))
+                  "packages": packages, "connectors": connectors}))
 """
 
 
@@ -324,12 +329,35 @@ def page(releases: Mapping[str, Mapping[str, Any]], versions: Sequence[str], not
         lines.append(
             f"| {version} | {facts['engine']} | {facts['package']} | {facts['python']} | {packages} | {when} |"
         )
+    lines += [
+        "",
+        "## Connectors",
+        "",
+        "A bot on a connector that a release lacks, or has with other fields, cannot run",
+    ]
+    lines += ["on it.", "", *connector_table(releases, versions)]
     lines += ["", "## What passes", "", "| area | " + " | ".join(versions) + " |", "| --- |" + " --- |" * len(versions)]
     for title, pattern in rows_of({name for of_release in tests.values() for name in of_release}):
         cells = [tally([t for n, t in tests[v].items() if re.search(pattern, n)]) for v in versions]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     lines += ["", "## What fails, and why", ""]
     return "\n".join([*lines, *failures(tests, notes)]) + "\n"
+
+
+def connector_table(releases: Mapping[str, Mapping[str, Any]], versions: Sequence[str]) -> list[str]:
+    """How each release's connectors differ from the catalogue's."""
+    lines = ["| release | of the catalogue's connectors | lacks | has with other fields |", "| --- | --- | --- | --- |"]
+    known = json.loads(CONNECTORS.read_text())
+    wanted = {name: {field["name"] for field in entry["fields"]} for name, entry in known.items()}
+    for version in versions:
+        found = (releases[version].get("facts") or {}).get("connectors", {})
+        if not found:
+            continue
+        lacks = sorted(set(wanted) - set(found))
+        others = sorted(name for name in set(wanted) & set(found) if wanted[name] != set(found[name]))
+        same = len(wanted) - len(lacks) - len(others)
+        lines.append(f"| {version} | {same} of {len(wanted)} | {', '.join(lacks)} | {', '.join(others)} |")
+    return lines
 
 
 def failures(tests: Mapping[str, Mapping[str, Mapping[str, str]]], notes: Sequence[Mapping[str, Any]]) -> list[str]:

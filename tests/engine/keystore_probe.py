@@ -23,8 +23,11 @@ from hummingbot.client.config.security import Security  # noqa: E402
 def answer(request):
     CONF.unlink(missing_ok=True)
     CONF.symlink_to(request["conf"])
-    if not Security.login(ETHKeyFileSecretManger(request["password"])):
-        return {"login": False}
+    try:
+        if not Security.login(ETHKeyFileSecretManger(request["password"])):
+            return {"login": False}
+    except Exception as error:  # a file that this engine does not understand spoils the whole folder
+        return {"login": None, "problem": f"{type(error).__name__}: {error}"}
     return {"login": True, "api_keys": {name: Security.api_keys(name) for name in request["connectors"]}}
 
 

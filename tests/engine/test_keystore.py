@@ -107,7 +107,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 
 def test_the_engine_logs_in_and_reads_every_connectors_credentials(answers: Answers) -> None:
-    assert answers.every["login"] is True
+    assert answers.every["login"] is True, answers.every.get("problem")
     assert answers.contents
     for name, fields in answers.contents.items():
         read = answers.every["api_keys"][name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -70,6 +71,13 @@ def test_the_page_has_a_row_for_each_template_and_limit_and_a_reason_for_each_fa
     assert "| test_other | not run | not run | not run |" in text, "no test is left out"
     assert "| 20260430 | no image: the lock cannot be resolved |" in text
     assert "- 20260521: `test_grid::test_max_drawdown_pct_halts`: not looked into yet; the test says: Assert" in text
+    catalogue = json.loads(compat.CONNECTORS.read_text())
+    fields = {name: sorted(field["name"] for field in entry["fields"]) for name, entry in catalogue.items()}
+    fields["binance"] = ["binance_key"]
+    del fields["kraken"]
+    releases["20260922"]["facts"]["connectors"] = fields
+    same = f"| 20260922 | {len(catalogue) - 2} of {len(catalogue)} | kraken | binance |"
+    assert same in compat.page(releases, versions, [])
     notes = [{"releases": [20260521], "tests": "max_drawdown", "text": "No such\n  class there."}]
     assert "test_max_drawdown_pct_halts`: No such class there." in compat.page(releases, versions, notes)
 
