@@ -60,6 +60,8 @@ VANISHED_SECONDS = 60
 LEASE_POLL_SECONDS = 0.5
 # What the registry gives a tenant when it first stores it. Nobody changes these by submitting a document.
 ALLOCATED = ("subnet", "uid", "salt", "secret_versions")
+RAISABLE = ("broker",)
+"""Secrets of which a document may ask for a newer version: a converge replaces them wherever they are."""
 _COUNTERS = ("restarts", "resumes")
 SERVICE_CONTAINERS = 4  # postgres, redis, gateway, dashboard: each may be switched on any time
 _ADVISORY_LOCK = 0x68756D6D  # "humm"
@@ -1047,9 +1049,10 @@ def _keep_allocation(data: Mapping[str, Any], stored: Mapping[str, Any]) -> tupl
     merged = dict(data)
     faults = []
     for name in ALLOCATED:
-        given = merged.get(name)
-        if isinstance(given, Mapping) and isinstance(stored[name], Mapping):
-            same = given.items() <= stored[name].items()
+        given, kept = merged.get(name), stored[name]
+        if isinstance(given, Mapping) and isinstance(kept, Mapping):
+            kept = {**kept, **_raised(given, kept)}
+            same = given.items() <= kept.items()
         else:
             same = given is None or given == stored[name]
         if not same:
@@ -1062,6 +1065,12 @@ def _keep_allocation(data: Mapping[str, Any], stored: Mapping[str, Any]) -> tupl
             faults.append(_allocated_fault("/placement/node", node))
         merged["placement"] = {**(wish or {}), "node": node}
     return merged, faults
+
+
+def _raised(given: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, int]:
+    """The versions in ``given`` that may be newer than the ``stored`` ones, and are."""
+    versions = {name: given.get(name) for name in RAISABLE}
+    return {n: v for n, v in versions.items() if isinstance(v, int) and v is not True and v > stored.get(n, 1)}
 
 
 def _keep_risk_halt(

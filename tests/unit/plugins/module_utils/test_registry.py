@@ -178,6 +178,8 @@ def test_labels_of_a_tenant_decide_about_its_node(registry: Registry) -> None:
         ({"uid": 200777}, "/uid"),
         ({"salt": "another salt, long enough"}, "/salt"),
         ({"secret_versions": {"postgres": 2}}, "/secret_versions"),
+        ({"secret_versions": {"broker": 2, "postgres": 2}}, "/secret_versions"),
+        ({"secret_versions": {"broker": 0}}, "/secret_versions"),
         ({"placement": {"node": "edge_2"}}, "/placement/node"),
     ],
 )
@@ -190,6 +192,17 @@ def test_a_value_that_was_allocated_otherwise_is_refused(
     assert (where, "allocated") in rules(caught)
     assert salt not in str(caught.value)
     assert registry.get("acme").revision == 1
+
+
+def test_the_brokers_passwords_are_made_new_by_a_higher_version(registry: Registry) -> None:
+    before = submit(registry, grid_document()).record.document["secret_versions"]
+    raised = submit(registry, grid_document(secret_versions={**before, "broker": 3}))
+    assert raised.changed
+    assert raised.record.document["secret_versions"] == {**before, "broker": 3}
+    # A document that says nothing of it, as a portal's, takes nothing back, nor does an old one.
+    assert not submit(registry, grid_document()).changed
+    back = registry.rollback("acme", 1, cause=Cause("rollback", "to 1", "alice"), **OURS)
+    assert back.record.document["secret_versions"]["broker"] == 3
 
 
 def test_faults_of_the_document_are_named_beside_those_of_the_allocation(registry: Registry) -> None:
