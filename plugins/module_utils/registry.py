@@ -1054,10 +1054,10 @@ def _keep_allocation(data: Mapping[str, Any], stored: Mapping[str, Any]) -> tupl
             kept = {**kept, **_raised(given, kept)}
             same = given.items() <= kept.items()
         else:
-            same = given is None or given == stored[name]
+            same = given is None or given == kept
         if not same:
-            faults.append(_allocated_fault(f"/{name}", stored[name] if name != "salt" else "the stored one"))
-        merged[name] = stored[name]
+            faults.append(_allocated_fault(f"/{name}", kept if name != "salt" else "the stored one"))
+        merged[name] = kept
     wish = merged.get("placement")
     if wish is None or isinstance(wish, Mapping):
         node = stored["placement"]["node"]
