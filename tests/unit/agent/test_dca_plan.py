@@ -145,6 +145,8 @@ def test_everything_held_is_sold_in_one_order_at_the_average_plus_profit() -> No
     now = climb(OPEN, cells=cells, orders=orders)
     assert brief(now.decision.create) == [(SALE, "SELL", price, D("0.00485"), "limit")] and not now.decision.cancel
     assert now.state.bought == {0} and now.cells[SALE].sell_price == price
+    almost = climb(OPEN, cells={**cells, L1: bought("0.00582", "34300")}, orders=orders, busy={SALE})
+    assert almost.state.bought == {0}, "an order that is under way may still be changed"
     # The sale of the first level alone gives way to it; while it is being cancelled there is no other.
     old = RestingOrder("SELL", D(35700), D("0.00285"), D(0), D("0.00285"))
     assert climb(OPEN, cells=cells, orders={**orders, SALE: old}).decision == Decision((), frozenset({SALE}))
@@ -267,7 +269,8 @@ def test_the_stop_loss_sells_all_at_market(mid: str, strikes: bool) -> None:
     # It goes through although the price recovers, and buys nothing more.
     assert brief(climb(now.state, cells=cells, orders={L1: RESTING[L1]}).decision.create) == [
         (SALE, "SELL", D(35000), D("0.00285"), "market")]
-    assert climb(now.state, cells=cells, busy={SALE}).decision == NOTHING
+    assert climb(now.state, cells=cells, busy={SALE}, mid=D(mid), ask=D(mid)).decision == NOTHING
+    assert climb(now.state, cells=cells, busy={SALE}, mid=D(mid), ask=D(mid)).event == "", "it is told once"
     selling = {SALE: RestingOrder("SELL", D(mid), D("0.00285"), D(0), D(0))}
     assert climb(now.state, cells=cells, orders=selling).decision == NOTHING
     # It is over when all is sold and nothing is under way.
@@ -565,6 +568,11 @@ def test_a_dip_below_the_last_purchase_price_multiplies(mid: str, amount: str) -
     cells = {"p1": Cell(D(0), D(0), D("0.002"), D(70), bought=D("0.002")), PURCHASES: Cell(D(0), D(0), D(1), D(90000))}
     now = buy(IntervalState(1, 1060.5, 60, D(99999)), 1061.0, cells, mid=D(mid), ask=D(mid))
     assert [order.amount for order in now.decision.create] == [D(amount)] and now.state.last_price == D(35000)
+
+
+def test_only_a_whole_purchase_has_a_last_price() -> None:
+    partly = {"p2": Cell(D(0), D(0), D("0.001"), D(20), bought=D("0.001"))}
+    assert buy(IntervalState(2, 1060.5, 60, D(35000)), 1050.0, partly, under_way={"p2"}).state.last_price == D(35000)
 
 
 def test_a_refused_purchase_is_no_last_price() -> None:
