@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.harness import Bot, Sandbox, wait_for
+from tests.engine.harness import PAIR, Bot, Sandbox, wait_for
+from tests.engine.markets import ScriptedMarket
 
 pytestmark = pytest.mark.engine
 
@@ -59,6 +60,35 @@ def test_life_of_a_market_maker(sandbox: Sandbox, make_bot: Callable[..., Bot]) 
     assert code == 0 and Decimal(record["position_base"]) == 0, said
     assert sandbox.balances(bot.account)["BTC"] == 1 and sandbox.orders(bot.account) == []
     assert sandbox.bad_signatures(bot.account) == 0
+
+
+def test_every_market(sandbox: Sandbox, make_bot: Callable[..., Bot]) -> None:
+    """After each market one bid and one ask rest half a percent from the price, and the books agree."""
+    bot = market_maker(make_bot, config={**CONFIG, "order_refresh_tolerance_pct": 0.05})
+    bot.start()
+    market = ScriptedMarket(sandbox, bot)
+
+    def quotes() -> bool:
+        price = sandbox.control.get("/prices")["prices"][PAIR]
+        mid = (Decimal(price["bid"]) + Decimal(price["ask"])) / 2
+        seen = {item["side"]: Decimal(item["price"]) / mid for item in sandbox.orders(bot.account)}
+        wanted = {"BUY": Decimal("0.995"), "SELL": Decimal("1.005")}
+        return seen.keys() == wanted.keys() and all(abs(seen[side] - wanted[side]) < Decimal("0.001") for side in seen)
+
+    phases = []
+    for phase in market.every_market(low=33900, middle=34400, high=35250):
+        wait_for(f"bid and ask rest around the price after: {phase}", quotes)
+        phases.append(phase)
+    assert len(phases) == 11 and sandbox.fills(bot.account)
+
+    # A stop takes both away, a start makes one of each again, and what is held stays what it is.
+    held = market.position()
+    assert bot.stop() == 0
+    assert sandbox.orders(bot.account) == [] and Decimal(bot.lifecycle["position_base"]) == held
+    bot.restart()
+    wait_for("bid and ask rest again", quotes)
+    assert market.position() == held
+    market.check()
 
 
 def test_the_kill_switch_halts(sandbox: Sandbox, make_bot: Callable[..., Bot]) -> None:
