@@ -113,7 +113,6 @@ class SignalDesk:
         with self._places.taken(instance):
             self._bus.check(receiver.node)
             now = self._clock()  # the connection may have taken its time
-            check_age(signal, now, receiver.max_age_seconds)
             until = expiry(signal, now, self._ack_seconds, receiver.max_age_seconds)
             record, new = self._log.begin(sender.tenant, signal, token=sender.id, now=now, expires_at=until)
             if not new:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import paho.mqtt.client as paho
 import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils import broker, broker_authority
 from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import Fleet, parse_fleet
@@ -210,6 +211,20 @@ class TestBus:
         assert bus.send("local", BOT, message("two"), PATIENT) == Ack(False, "halted", "by max_drawdown")
 
     def test_a_bot_that_is_not_there_is_told_at_once(self, bus: SignalBus) -> None:
+        with pytest.raises(NobodyListensError):
+            bus.send("local", BOT, message("one"), PATIENT)
+
+    def test_what_the_broker_says_before_the_message_has_a_number_counts(
+        self, bus: SignalBus, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publish = paho.Client.publish
+
+        def slow(*arguments: Any, **options: Any) -> paho.MQTTMessageInfo:
+            info = publish(*arguments, **options)
+            info.wait_for_publish()
+            return info
+
+        monkeypatch.setattr(paho.Client, "publish", slow)
         with pytest.raises(NobodyListensError):
             bus.send("local", BOT, message("one"), PATIENT)
 
