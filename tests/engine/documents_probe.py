@@ -1,8 +1,8 @@
 """Runs inside the engine's image: loads many bots' configurations as the engine does and prints what it took of them.
 
-The request on standard input: ``bots``, each with ``client`` (the text of conf_client.yml) and ``files`` (the
-strategy's files by path), and ``raw``: V1 strategy files as data, for the engine's own validators. The answer has an
-entry for each.
+The request on standard input: ``bots``, each with ``client`` (the text of conf_client.yml), ``files`` (the strategy's
+files by path) and ``rules`` (the pair's, for what the agent itself refuses), and ``raw``: V1 strategy files as data,
+for the engine's own validators. The answer has an entry for each.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 
 HOME_DIR = Path("/home/hummingbot")
@@ -62,7 +63,22 @@ def load_v1(text):
     return {"values": plain({name: v.value for name, v in v1_map.items()}), "complaints": complaints.messages}
 
 
-def load_v2(files):
+def refuse(config, rules):
+    """Raise ValueError for what the engine loads and the agent's controllers refuse on a market with these rules."""
+    from hummingfleet_agent.grid_plan import plan_levels
+    from hummingfleet_agent.planning import MarketRules
+
+    rules = MarketRules(*(Decimal(rules[name]) for name in ("tick", "lot", "min_amount", "min_notional")))
+    if config.controller_name == "hummingfleet_grid":
+        config.check_extras()
+        plan_levels(config.grid, rules)
+    elif config.controller_name == "hummingfleet_dca":
+        config.ladder.check() if config.mode == "ladder" else config.interval.check(rules)
+    else:
+        config.settings.check()
+
+
+def load_v2(files, rules):
     """What the engine takes of a script file and of the controller's file that it names."""
     from scripts.hummingfleet import HummingfleetConfig
 
@@ -74,6 +90,7 @@ def load_v2(files):
             (conf / Path(path).name).write_text(text)
     try:
         (config,) = HummingfleetConfig(**yaml.safe_load(script)).load_controller_configs()
+        refuse(config, rules)
     except Exception as error:
         return {"values": {}, "complaints": [f"{type(error).__name__}: {error}"]}
     taken = {name: getattr(config, name) for name in type(config).model_fields}
@@ -93,7 +110,7 @@ def load_client(text):
 def load(bot):
     """A bot's files."""
     v1 = [text for path, text in bot["files"].items() if path.startswith("strategies/")]
-    loaded = load_v1(v1[0]) if v1 else load_v2(bot["files"])
+    loaded = load_v1(v1[0]) if v1 else load_v2(bot["files"], bot["rules"])
     return {**loaded, "complaints": loaded["complaints"] + load_client(bot["client"])}
 
 

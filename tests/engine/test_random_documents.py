@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import PairRules
 from ansible_collections.hummingfleet.core.plugins.module_utils.derive import order_tag
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import (
     DocumentError,
@@ -48,6 +49,7 @@ pytestmark = pytest.mark.engine
 
 PROBE = Path(__file__).with_name("documents_probe.py")
 NAMES = [name for name in TEMPLATES if name in ("grid", "dca", "signal_webhook", "pure_market_making")]
+RULES = ("tick", "lot", "min_amount", "min_notional")
 COUNT, TRIALS = 200, 20
 Case = dict[str, Any]
 
@@ -68,6 +70,10 @@ def context_of(case: Mapping[str, Any]) -> BotContext:
     return bot_context(parsed, parsed.bots[0], catalogue())
 
 
+def rules_of(context: BotContext) -> PairRules:
+    return catalogue().exchanges[context.connector].pairs[context.trading_pair]
+
+
 def faults_of(case: Mapping[str, Any]) -> tuple[Fault, ...]:
     try:
         context_of(case)
@@ -80,7 +86,11 @@ def ask_engine(template: str, contexts: list[BotContext], raw: list[dict[str, An
     """What the engine makes of the bots' files, and of raw V1 strategy files, all in one container."""
     request = {
         "bots": [
-            {"client": engine_client_config(context), "files": TEMPLATES[template].engine_files(context)}
+            {
+                "client": engine_client_config(context),
+                "files": TEMPLATES[template].engine_files(context),
+                "rules": {name: str(getattr(rules_of(context), name)) for name in RULES},
+            }
             for context in contexts
         ],
         "raw": raw,
@@ -214,7 +224,7 @@ def trials(template: str) -> list[Trial]:
     found = []
     for number, case in enumerate(valid_cases(template)):
         context = context_of(case)
-        rules = catalogue().exchanges["binance"].pairs[context.trading_pair]
+        rules = rules_of(context)
         market = Market(market_price(template, context.config, rules), rules)
         orders = expected(template, context.config, context.limits, market)
         if orders:
