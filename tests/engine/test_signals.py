@@ -166,6 +166,18 @@ def test_life_of_signals(sandbox: Sandbox, make_bot: MakeBot, broker: Broker) ->
     wait_for("it is connected again", lambda: broker.send(bot, "close")["code"] != "not_connected")
     account.wait_for(D(0))
 
+    # Refused by the exchange, a signal is spent. Taken with the answer lost, its order counts, once.
+    made = len(account.orders())
+    sandbox.fault("error", bot.account, path="/api/v3/order", method="POST", count=1)
+    accepted(broker, bot, "buy")
+    wait_for("the exchange has refused", lambda: "failed" in bot.log())
+    sandbox.fault("lost_response", bot.account, path="/api/v3/order", method="POST", count=1)
+    accepted(broker, bot, "buy")
+    account.wait_for(None)
+    assert [side for side, _ in account.orders()[made:]] == ["BUY"]
+    accepted(broker, bot, "close")
+    account.wait_for(D(0))
+
     # A loss limit halts it: no signal is taken any more.
     accepted(broker, bot, "buy", 450)
     held = account.wait_for(None)

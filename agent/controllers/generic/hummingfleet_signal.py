@@ -55,11 +55,6 @@ class HummingfleetSignal(base.FleetController):
         self._making: Step | None = None
         self._link = SignalLink(self._take)
 
-    @property
-    def capital(self) -> Decimal:
-        """The position that signals may build."""
-        return self.config.total_amount_quote
-
     def validate(self, config: HummingfleetSignalConfig) -> None:
         """The new fields must fit together."""
         config.settings.check()
