@@ -360,6 +360,12 @@ class Bot:
         """Run a command in the running container; its output."""
         return docker("exec", self.name, *command).stdout
 
+    def has_hbot(self) -> bool:
+        """Whether the engine under test has a command line of its own; that of the newest release must."""
+        has = docker("exec", self.name, "test", "-x", "/usr/local/bin/hbot", check=False).returncode == 0
+        assert has or "HUMMINGFLEET_ENGINE_IMAGE" in os.environ, "hbot is missing from the image"
+        return has
+
     def log(self) -> str:
         """What `docker logs` shows."""
         done = docker("logs", self.name, check=False)

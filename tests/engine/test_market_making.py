@@ -33,7 +33,7 @@ def test_life_of_a_market_maker(sandbox: Sandbox, make_bot: Callable[..., Bot]) 
     assert all(tag in item["client_order_id"] for item in sandbox.orders(bot.account, "all"))
     sandbox.set_price(34950)
     wait_for("the fill is accounted", lambda: Decimal(bot.heartbeat["position"]["base"]) == Decimal("0.001"))
-    assert '"running": true' in bot.execute("hbot", "status", "--json")
+    assert not bot.has_hbot() or '"running": true' in bot.execute("hbot", "status", "--json")
 
     assert bot.stop() == 0
     assert sandbox.orders(bot.account) == []
