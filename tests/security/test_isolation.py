@@ -20,7 +20,7 @@ import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.addresses import tenant_network
 from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import load_catalogue
 
-from tests.factories import document, market_making_bot
+from tests.factories import document, market_making_bot, signal_bot
 from tests.installation import ROOT, STANDIN, Installation, docker
 from tests.security.listen import Listeners
 
@@ -138,6 +138,9 @@ def node() -> Iterator[Node]:
         for path in (folder, installation.base_dir, installation.base_dir / "tenants"):
             path.chmod(0o711)
         installation.start_sandbox()
+        # At an address that others reach, as on a node of a fleet.
+        run = installation.start_broker(node_broker_address=node_addresses()[0])
+        assert run.code == 0, run.output
         for tenant in TENANTS:
             installation.submit(
                 document(
@@ -145,7 +148,7 @@ def node() -> Iterator[Node]:
                     exchange_environment="sandbox" if tenant == SAND else "live",
                     redis={"enabled": False},
                     exchange_connections=[installation.connection(tenant)],
-                    bots=[market_making_bot()],
+                    bots=[market_making_bot(), *([signal_bot()] if tenant == ACME else [])],
                 )
             )
         run = installation.converge()
@@ -207,6 +210,15 @@ class TestNetwork:
         reached = node.probe(SAND, tcp=dict.fromkeys(targets, ALL_PORTS))
         assert reached == {target: [] for target in targets} | {sandbox_address(node, SAND): [443, 9443]}
         assert node.listeners.connections == set()
+
+    def test_a_tenant_with_a_signal_bot_reaches_the_brokers_port_for_bots_and_no_other(self, node: Node) -> None:
+        own, inside = (node.addresses[f"{PREFIX}broker/{name}"] for name in (f"hf-0-{PREFIX}broker", f"hf-{ACME}"))
+        published = (node_addresses()[0], node.installation.fleet.broker_port)
+        with socket.create_connection(published):
+            pass
+        targets = {own: ALL_PORTS, inside: ALL_PORTS, published[0]: (published[1], published[1])}
+        assert node.probe(ACME, tcp=targets) == {own: [], inside: [1883], published[0]: []}
+        assert node.probe(BELL, tcp=targets) == {own: [], inside: [], published[0]: []}
 
     def test_no_datagram_arrives(self, node: Node) -> None:
         mark = secrets.token_hex(4)
@@ -315,19 +327,21 @@ class TestFiles:
         secret = str(folder / "secrets" / "keystore_password")
         assert readable(node.uids[ACME], [secret]) == [secret]
         writable = [path for path in everything_below(folder) if may_write(node.uids[ACME], path)]
-        own = tuple(str(folder / part) for part in ("postgres", "bots/mm1/data", "bots/mm1/logs"))
+        own = tuple(str(folder / part) for part in ("postgres", "bots/mm1/data", "bots/mm1/logs", "bots/s1/data",
+                                                      "bots/s1/logs"))  # fmt: skip
         assert writable and [path for path in writable if not path.startswith(own)] == []
 
     @pytest.mark.parametrize("tenant", TENANTS)
     def test_a_tenants_user_reads_no_key_and_does_not_reach_the_sandboxs_control(self, node: Node, tenant: str) -> None:
         base, folder = node.installation.base_dir, node.installation.folder
         closed = [
+            *everything_below(base / "broker"),
             *everything_below(base / "sandbox"),
             *(str(folder / name) for name in ("keyring.yml", "registry.db")),
             "/var/run/docker.sock",
         ]
         assert str(base / "sandbox/run/control.sock") in closed
-        public = [str(base / "sandbox"), str(base / "sandbox/ca.pem")]
+        public = [str(base / name) for name in ("broker", "sandbox", "sandbox/ca.pem")]
         assert readable(node.uids[tenant], closed) == public
         control = base / "sandbox/run/control.sock"
         assert readable(control.stat().st_uid, [str(control)]) == [str(control)]
