@@ -233,9 +233,9 @@ def judge(signal: Signal, settings: SignalSettings, memory: Memory, now: Situati
     # Only ever reached by a flood: each of them has made an order.
     if len(memory.seen) >= ALIVE_AT_MOST or (signal.action != "close" and (waits or now.under_way)):
         return refused("busy", "another signal's order is under way")
+    size = signal.size_quote or (settings.order_amount if signal.action == "buy" else None) or ZERO
     if signal.action != "close":
-        size = signal.size_quote or (settings.order_amount if signal.action == "buy" else None)
-        if size is None:
+        if not size:
             return refused("no_size", "the signal has no size_quote" + (
                 " and the bot no order_amount" if signal.action == "buy" else ""))
         signal = replace(signal, size_quote=size)

@@ -36,7 +36,7 @@ class Broker:
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self.client.username_pw_set(node_broker.SIGNALS_USER, self.password)
         self.client.reconnect_delay_set(1, 1)
-        self.client.on_connect = lambda *_: self.client.subscribe("hbot/+/hummingfleet/ack", qos=1)
+        self.client.on_connect = self._listen
         self.client.on_message = lambda _client, _data, message: self.answers.append(json.loads(message.payload))
 
     def start(self, *bots: Bot) -> None:
@@ -78,6 +78,9 @@ class Broker:
         wait_for("the broker answers", lambda: self._try(address))
         self.client.loop_start()
         wait_for("the broker takes the user", self.client.is_connected)
+
+    def _listen(self, *_: Any) -> None:
+        self.client.subscribe("hbot/+/hummingfleet/ack", qos=1)
 
     def _try(self, address: str) -> bool:
         try:

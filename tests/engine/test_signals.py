@@ -157,7 +157,7 @@ def test_life_of_signals(sandbox: Sandbox, make_bot: MakeBot, broker: Broker) ->
 
     def refused() -> bool:
         codes.append(broker.send(bot, "close")["code"])
-        return codes[-1] == "not_connected"
+        return bool(codes[-1] == "not_connected")
 
     wait_for("it knows that the exchange is gone", refused)
     print(f"outage known after {time.monotonic() - outage_at:.1f} s; answers until then: {codes}")
@@ -167,14 +167,14 @@ def test_life_of_signals(sandbox: Sandbox, make_bot: MakeBot, broker: Broker) ->
     account.wait_for(D(0))
 
     # Refused by the exchange, a signal is spent. Taken with the answer lost, its order counts, once.
-    made = len(account.orders())
+    count = len(account.orders())
     sandbox.fault("error", bot.account, path="/api/v3/order", method="POST", count=1)
     accepted(broker, bot, "buy")
     wait_for("the exchange has refused", lambda: "failed" in bot.log())
     sandbox.fault("lost_response", bot.account, path="/api/v3/order", method="POST", count=1)
     accepted(broker, bot, "buy")
     account.wait_for(None)
-    assert [side for side, _ in account.orders()[made:]] == ["BUY"]
+    assert [side for side, _ in account.orders()[count:]] == ["BUY"]
     accepted(broker, bot, "close")
     account.wait_for(D(0))
 
