@@ -304,9 +304,8 @@ def _buy(level: Level, bought: Decimal, rules: MarketRules, ask: Decimal, mid: D
     if level.at_market:
         amount = floor_to(level.quote / ask, rules.lot)
         return WantedOrder(level.key, "BUY", mid, amount, amount, "market")
-    # A price that the market has already passed must not wait for it to come back.
-    kind = "maker" if level.price < ask else "limit"
-    return WantedOrder(level.key, "BUY", level.price, level.amount - bought, level.amount, kind)
+    # Not post-only: a price that the market has already passed must not wait for it to come back.
+    return WantedOrder(level.key, "BUY", level.price, level.amount - bought, level.amount, "limit")
 
 
 # -- interval

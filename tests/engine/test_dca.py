@@ -91,7 +91,7 @@ def test_life_of_a_ladder(sandbox: Sandbox, make_bot: MakeBot) -> None:
     wait_for_ladder(sandbox, bot, [THIRD, SECOND], 2)
     [first] = fills_of(sandbox, bot)
     assert (D(first["quantity"]), D(first["price"])) == (FIRST, D("35003.5"))
-    assert {item["type"] for item in sandbox.orders(bot.account) if item["side"] == "BUY"} == {"LIMIT_MAKER"}
+    assert {item["type"] for item in sandbox.orders(bot.account) if item["side"] == "BUY"} == {"LIMIT"}
     market.flat()
 
     # A level fills in part, then wholly: the one sale follows, never two of them.

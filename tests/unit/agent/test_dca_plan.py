@@ -61,8 +61,8 @@ def bought(amount: str, price: str, held: str | None = None) -> Cell:
 
 FIRST_BUYS = [
     (L0, "BUY", D(35000), D("0.00285"), "market"),  # 100 / 35001
-    (L1, "BUY", D(34300), D("0.00583"), "maker"),
-    (L2, "BUY", D(33250), D("0.01203"), "maker"),
+    (L1, "BUY", D(34300), D("0.00583"), "limit"),
+    (L2, "BUY", D(33250), D("0.01203"), "limit"),
 ]
 RESTING = {
     L1: RestingOrder("BUY", D(34300), D("0.00583"), D(0), D("0.00583")),
@@ -176,10 +176,11 @@ def test_a_level_buys_its_amount_once(cell: Cell | None, wanted: Decimal | None)
     assert (L1 in [order.key for order in later.decision.create]) == (wanted is not None)
 
 
-def test_a_level_that_the_market_has_passed_is_bought_at_the_market() -> None:
+def test_a_level_that_the_market_has_passed_is_not_refused() -> None:
+    """A limit order buys at the market then, a post-only one would never come to be."""
     now = climb(mid=D(34000), ask=D(34001), cells={L0: bought("0.00285", "35000")}, busy={SALE})
     assert brief(now.decision.create) == [
-        (L1, "BUY", D(34300), D("0.00583"), "limit"), (L2, "BUY", D(33250), D("0.01203"), "maker")]
+        (L1, "BUY", D(34300), D("0.00583"), "limit"), (L2, "BUY", D(33250), D("0.01203"), "limit")]
 
 
 def test_a_first_level_at_market_never_spends_more_than_its_amount() -> None:
@@ -202,7 +203,7 @@ def test_live_changes_replan_what_has_not_been_bought() -> None:
     assert climb(state, shorter, cells=cells, orders=orders).decision.cancel == {L2}
     # Cancelled, they come back at the new prices, from the cycle's own start.
     later = climb(state, wider, cells=cells, mid=D(36000), ask=D(36001), orders={L2: RESTING[L2], SALE: sale})
-    assert brief(later.decision.create) == [(L1, "BUY", D(33950), D("0.00589"), "maker")]
+    assert brief(later.decision.create) == [(L1, "BUY", D(33950), D("0.00589"), "limit")]
     # The bought first level is not bought again for a larger amount.
     assert L0 not in [order.key for order in climb(
         state, replace(LADDER, spreads_pct=(D(1), D(2), D(5)), amounts_quote=(D(500), D(200), D(400))), cells=cells,
