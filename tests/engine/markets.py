@@ -83,7 +83,7 @@ class ScriptedMarket:
         wait_for("time passes", lambda: self.bot.heartbeat["at"] > first + 2 * beats)
         assert self._open_ids() == before, "orders came or went although the price stood still"
 
-    def trend(self, to: int, *, start: int, steps: int = 4) -> None:
+    def trend(self, to: int, *, start: int, steps: int = 3) -> None:
         """The price goes there in equal steps."""
         self.move(*(start + (to - start) * step // steps for step in range(1, steps + 1)))
 
@@ -95,8 +95,8 @@ class ScriptedMarket:
         """The price swings faster than the bot can look, then stands at ``high``."""
         for _ in range(times):
             self.sandbox.set_price(low)
-            self.sandbox.set_price(high)
-        self.move(low, high)
+            self._act(lambda: self.sandbox.set_price(high))
+        self.settle()
 
     def gap(self, to: int) -> None:
         """The price is elsewhere when the bot, cut off from all streams, looks again."""
