@@ -258,15 +258,17 @@ def test_release(version: str, results: Results, options: argparse.Namespace, pr
     files = [path for path in sorted(TESTS_DIR.glob("test_*.py")) if path.name not in LEFT_OUT]
     for gone in set(known["files"]) - {path.name for path in files}:
         del known["files"][gone]
+    named = [path for path in files if any(text in path.stem for text in options.only)]
+    parts = [] if named else options.only
     due = [
-        path for path in files if options.again or options.only or not is_done(known["files"].get(path.name), inputs)
+        path for path in named or files if options.again or parts or not is_done(known["files"].get(path.name), inputs)
     ]
-    progress.say(version, f"{len(files) - len(due)} of {len(files)} test files are done")
+    progress.say(version, f"{len(named or files) - len(due)} of {len(named or files)} test files are done")
 
     def run(path: Path) -> None:
-        tests, seconds = run_file(path, known["image"], ROOT / "var" / "compat" / version, options.only)
+        tests, seconds = run_file(path, known["image"], ROOT / "var" / "compat" / version, parts)
         if tests:
-            results.add(version, path.name, inputs, tests, seconds, whole=not options.only)
+            results.add(version, path.name, inputs, tests, seconds, whole=not parts)
             progress.say(version, f"{path.name}: {tally(list(tests.values()))} in {seconds:.0f} s")
 
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -397,7 +399,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="compat.py", description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--release", action="append", default=[], metavar="VERSION", help="this one (repeatable)")
-    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="tests whose name has this text")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="TEXT", help="test files, or else tests, whose name has it"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="test files at a time, default 2")
     parser.add_argument("--again", action="store_true", help="run what has passed, too")
     parser.add_argument("--report", action="store_true", help="only write the page from the results there are")
