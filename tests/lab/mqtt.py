@@ -16,6 +16,10 @@ class Refused(Exception):
     """The broker did not let the client in; the text is its reason."""
 
 
+class Ended(Exception):
+    """The connection ended while something was waited for."""
+
+
 class Client:
     """A connected client; ``heard`` are the topics of what arrived so far, in order."""
 
@@ -32,10 +36,11 @@ class Client:
         will: str | None = None,
     ) -> None:
         self.heard: list[str] = []
-        self._messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        # In each, None stands for the end of the connection.
+        self._messages: queue.Queue[tuple[str, bytes] | None] = queue.Queue()
         self._connected: queue.Queue[Any] = queue.Queue()
         self._subscribed: queue.Queue[Any] = queue.Queue()
-        self._published: queue.Queue[tuple[int, Any]] = queue.Queue()
+        self._published: queue.Queue[tuple[int, Any] | None] = queue.Queue()
         self.ended = threading.Event()
         self.assigned_id: str | None = None
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version)
@@ -54,7 +59,7 @@ class Client:
         self._client.connect(host, port, keepalive=60)
         self._client.loop_start()
         code = self._connected.get()
-        if code.is_failure:
+        if code is None or code.is_failure:
             self.close()
             raise Refused(str(code))
 
@@ -64,24 +69,26 @@ class Client:
 
     def _on_disconnect(self, *_rest: Any) -> None:
         self.ended.set()
+        for waiting in (self._messages, self._connected, self._subscribed, self._published):
+            waiting.put(None)
 
     def subscribe(self, *topics: str) -> None:
         """Until the broker has taken note."""
         self._client.subscribe([(topic, 1) for topic in topics])
-        self._subscribed.get()
+        _next(self._subscribed)
 
     def publish(self, topic: str, payload: bytes = b"x") -> str:
         """What the broker answered: a reason such as ``Success`` or ``Not authorized``."""
         info = self._client.publish(topic, payload, qos=1)
         while True:
-            mid, code = self._published.get()
+            mid, code = _next(self._published)
             if mid == info.mid:
                 return str(code)
 
     def wait_for(self, topic: str) -> bytes:
         """The next message with that topic; what comes before it is in ``heard``, as it is."""
         while True:
-            found, payload = self._messages.get()
+            found, payload = _next(self._messages)
             self.heard.append(found)
             if found == topic:
                 return payload
@@ -103,6 +110,13 @@ class Client:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+
+def _next(waiting: queue.Queue[Any]) -> Any:
+    found = waiting.get()
+    if found is None:
+        raise Ended
+    return found
 
 
 def no_subscribers() -> str:

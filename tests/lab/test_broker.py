@@ -260,6 +260,15 @@ def test_nobody_is_let_in_without_the_right_password(
         Client(place.address(ACME), broker.PORT, user, password, version=version)
 
 
+@pytest.mark.parametrize(("user", "password"), [(None, None), (A1, "wrong")])
+def test_nobody_is_let_in_at_the_control_nodes_port_either(
+    place: Place, user: str | None, password: str | None
+) -> None:
+    with pytest.raises(Refused):
+        trusted = ssl.create_default_context(cafile=str(place.access.ca_path))
+        Client(place.access.host, place.access.port, user, password, tls=trusted)
+
+
 def test_a_bot_is_not_let_in_with_the_password_of_another(place: Place) -> None:
     for other in (A2, B1):
         with pytest.raises(Refused):
