@@ -50,7 +50,7 @@ class Delivery:
 
 
 class Places:
-    """A number of places to wait in: each signal takes one, and one bot's signals at most half of them."""
+    """A number of places to wait in: each signal takes one, and those of one tenant's bots at most half of them."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -110,7 +110,7 @@ class SignalDesk:
             raise receiver.obstacle
         check_age(signal, now, receiver.max_age_seconds)
         instance = f"{sender.tenant}.{signal.bot}"
-        with self._places.taken(instance):
+        with self._places.taken(sender.tenant):
             self._bus.check(receiver.node)
             now = self._clock()  # the connection may have taken its time
             until = expiry(signal, now, self._ack_seconds, receiver.max_age_seconds)

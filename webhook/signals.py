@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal, cast, get_args
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import Fault, FaultsError, HummingfleetError
+from ansible_collections.hummingfleet.core.plugins.module_utils.risk_halt import stands
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
 
 from .text import read_time
@@ -261,7 +262,7 @@ def _obstacle(document: Mapping[str, Any], bot: Mapping[str, Any], takes_signals
         return SignalRefusedError(f"tenant_{state}", f"the bot's tenant is {state}")
     if not takes_signals:
         return SignalRefusedError("no_signals", "the bot's strategy takes no signals")
-    if document.get("risk_halt"):
+    if stands(document.get("risk_halt")):
         return SignalRefusedError("risk_halt", "the tenant's bots are stopped: a risk limit of the tenant was reached")
     wanted = bot.get("state", "stopped")
     return None if wanted == "running" else SignalRefusedError(f"bot_{wanted}", f"the bot is {wanted}")

@@ -584,6 +584,12 @@ def test_a_bot_that_cannot_trade_is_not_told(sender: Sender, bus: FakeBus, web_r
     assert sender.send().status_code == 202  # nothing was kept of those that were not passed on
 
 
+def test_a_halt_that_an_operator_lifted_keeps_no_signal_back(sender: Sender, web_registry: Registry) -> None:
+    halt = {"limit": "max_daily_loss_usd", "day": "2026-11-23", "lifted_at": "2026-11-23T05:00:00.000Z"}
+    change_document(web_registry, lambda document: document.update(risk_halt=halt))
+    assert sender.send().status_code == 202
+
+
 def test_what_the_bot_refuses_its_sender_hears(sender: Sender, bus: FakeBus) -> None:
     for code in ("halted", "not_connected", "too_large", "expired", "cooldown"):
         bus.answer = Ack(False, code, "because of it")
@@ -713,7 +719,45 @@ class TestWaiting:
         assert len(bus.sent) == 2
 
 
-def test_one_bots_signals_leave_room_for_those_of_others() -> None:
+class TestSilentBots:
+    """Bots of one tenant that answer nothing."""
+
+    @pytest.fixture
+    def web_settings(self) -> dict[str, Any]:
+        return {"threads": 8}
+
+    def test_they_leave_room_for_the_signals_of_other_tenants(
+        self, portal: Any, bus: FakeBus, clock: Any, another: Any, web_registry: Registry
+    ) -> None:
+        portal.accepted(signal_tenant())
+        portal.accepted(signal_tenant("other"))
+        change_document(web_registry, lambda d: d["bots"].append({**d["bots"][0], "id": "s2"}))
+        silent = [Sender(portal, clock, new_token(portal, bot=bot)) for bot in ("s1", "s2")]
+        other = Sender(portal, clock, new_token(portal, "other"))
+        release, begun = threading.Event(), threading.Semaphore(0)
+
+        def wait() -> None:
+            begun.release()
+            release.wait()
+
+        bus.meanwhile = wait
+        def send(one: Sender) -> None:
+            another().post("/v1/signals", data=json.dumps(one.body()).encode(), content_type="text/plain")
+
+        threads = [threading.Thread(target=send, args=(one,)) for one in silent]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            begun.acquire()
+        bus.meanwhile = lambda: None
+        refused, accepted = silent[1].send(id="more"), other.send()
+        release.set()
+        for thread in threads:
+            thread.join()
+        assert (problem_of(refused), accepted.status_code) == ("signals-unavailable busy", 202)
+
+
+def test_one_tenants_signals_leave_room_for_those_of_others() -> None:
     places = Places(4)
     with contextlib.ExitStack() as stack:
         for key in ("a", "a"):
