@@ -402,7 +402,8 @@ SCHEMAS: Mapping[str, Schema] = {
                         "description": "Its money in the asset `quote`, as decimal text: `day_pnl` (result of the UTC "
                         "day `day`), `pnl` (all of it), `equity` (capital and result), `position` (what it holds is "
                         "worth). `counted_pnl` counts for the tenant's day: its result since the day's first report, "
-                        "also where it was resumed since.",
+                        "also where it was resumed since; `earlier_usd` too: what it lost or won earlier that day "
+                        "in other markets than `market`.",
                     },
                 },
             },

@@ -122,9 +122,7 @@ def limit_of(document: Document, catalogue: Catalogue) -> Decimal | None:
 def pnl_of(facts: Mapping[str, Any], day: str) -> Decimal:
     """What a bot's last facts say of its result on ``day``, in US dollars; 0 if they are of another day or asset."""
     risk = _report(facts, day)
-    if risk is None or risk["day"] != day or risk.get("quote") not in USD_ASSETS:
-        return Decimal(0)
-    return _counted(risk)
+    return Decimal(0) if risk is None or risk["day"] != day else _dollars(risk)
 
 
 def remember(
@@ -134,28 +132,36 @@ def remember(
 
     A bot that restarts reports nothing for a while, and one that is resumed counts its day anew; neither is forgiven
     what it lost. So ``counted_pnl`` is added to its report, the result since the first report of the day: the bot's
-    whole result less ``start_pnl``. ``anew``: it is another bot under the id of one that was deleted. A report of a day
-    after ``today`` is none: its clock is wrong.
+    whole result less ``start_pnl``. A bot that goes to another market begins from nothing there; ``earlier_usd`` is
+    what its day came to before, in US dollars. ``anew``: it is another bot under the id of one that was deleted. A
+    report of a day after ``today`` is none: its clock is wrong.
     """
     kept = dict(facts)
     if facts.get("heartbeat_age_seconds") is None and not anew and (before or {}).get("halted"):
         kept["halted"] = (before or {})["halted"]
     old, new = (_report(one, today) for one in (before or {}, facts))
     if new is None or (old is not None and new["day"] < old["day"]):
-        if old is not None and anew:
-            kept["risk"] = {"day": old["day"], "quote": old.get("quote"), "counted_pnl": str(_counted(old))}
-        elif old is not None:
-            kept["risk"] = old
+        if old is not None:
+            kept["risk"] = {"day": old["day"], "earlier_usd": str(_dollars(old))} if anew else old
         return kept
-    pnl, counted = _decimal(new.get("pnl")), _amount(new["day_pnl"])
+    pnl, counted, earlier = _decimal(new.get("pnl")), _amount(new["day_pnl"]), Decimal(0)
     if old is not None and old["day"] == new["day"]:
         start = _decimal(old.get("start_pnl"))
-        if anew or "day_pnl" not in old:
-            counted += _counted(old)
-        elif start is not None and pnl is not None:
-            counted = pnl - start
-    kept["risk"] = {**new, "counted_pnl": str(counted), **({} if pnl is None else {"start_pnl": str(pnl - counted)})}
+        if anew or _moved(old, new):
+            earlier = _dollars(old)
+        else:
+            earlier = _amount(old.get("earlier_usd"))
+            counted = pnl - start if start is not None and pnl is not None else counted
+    kept["risk"] = {**new, "counted_pnl": str(counted), "earlier_usd": str(earlier)}
+    if pnl is not None:
+        kept["risk"]["start_pnl"] = str(pnl - counted)
     return kept
+
+
+def _moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two reports are of different markets. Bots of older releases do not say theirs."""
+    known = old.get("market") is not None and new.get("market") is not None
+    return old.get("quote") != new.get("quote") or (known and old["market"] != new["market"])
 
 
 def _report(facts: Mapping[str, Any], today: str) -> dict[str, Any] | None:
@@ -163,11 +169,14 @@ def _report(facts: Mapping[str, Any], today: str) -> dict[str, Any] | None:
     risk = facts.get("risk")
     if not isinstance(risk, Mapping) or not isinstance(risk.get("day"), str) or risk["day"] > today:
         return None
-    return dict(risk) if {_decimal(risk.get("day_pnl")), _decimal(risk.get("counted_pnl"))} != {None} else None
+    amounts = ("day_pnl", "counted_pnl", "earlier_usd")
+    return dict(risk) if any(_decimal(risk.get(name)) is not None for name in amounts) else None
 
 
-def _counted(risk: Mapping[str, Any]) -> Decimal:
-    return _amount(risk.get("counted_pnl", risk.get("day_pnl")))
+def _dollars(risk: Mapping[str, Any]) -> Decimal:
+    """What a bot's day came to, in US dollars; what it did against assets that are not worth one counts nothing."""
+    own = _amount(risk.get("counted_pnl", risk.get("day_pnl"))) if risk.get("quote") in USD_ASSETS else Decimal(0)
+    return own + _amount(risk.get("earlier_usd"))
 
 
 def _amount(value: object) -> Decimal:

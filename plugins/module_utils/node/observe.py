@@ -130,7 +130,7 @@ def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> di
         "fills": _count(heartbeat.get("fills")),
         "position": _entries(heartbeat.get("position"), ("base", "cost_quote")),
         "halted": _entries(heartbeat.get("halted"), ("code", "message", "at")),
-        "risk": _entries(heartbeat.get("risk"), ("day", "day_pnl", "pnl", "equity", "position", "quote")),
+        "risk": _entries(heartbeat.get("risk"), ("day", "day_pnl", "pnl", "equity", "position", "quote", "market")),
         "connectors": {str(_text(name)): ready is True for name, ready in connectors.items()}
         if isinstance(connectors, dict) and len(connectors) <= CONNECTORS_MAX
         else None,

@@ -208,8 +208,8 @@ def test_the_guides_examples_are_parts_of_documents() -> None:
 # --- what a bot does not say -----------------------------------------------------------------------------------------
 
 
-def on(pnl: Any, day_pnl: Any, day: str = DAY) -> dict[str, Any]:
-    return report(day_pnl, day, pnl=pnl)
+def on(pnl: Any, day_pnl: Any, day: str = DAY, **more: Any) -> dict[str, Any]:
+    return report(day_pnl, day, pnl=pnl, **more)
 
 
 def results(*reports: dict[str, Any], anew: int = -1) -> list[Decimal]:
@@ -270,6 +270,20 @@ def test_a_new_bot_under_a_deleted_ones_id_does_not_make_its_loss_undone() -> No
     third = remember(new, on("-1", "-1"), DAY, anew=True)
     assert pnl_of(third, DAY) == Decimal("-43.5")
     assert pnl_of(remember(third, on("-3", "-3", TOMORROW), TOMORROW), TOMORROW) == -3
+
+
+def test_a_bot_that_goes_to_another_market_leaves_its_loss_behind_in_none() -> None:
+    """The bot itself counts from nothing there."""
+    lost = [on("-30", "0", market="BTC"), on("-70", "-40", market="BTC")]
+    other = [on("0", "0", market="ETH"), on("-5", "-5", market="ETH"), on("-6", "0", market="ETH")]
+    assert results(*lost, *other) == [0, -40, -40, -45, -46]
+    euro = [on("0", "0", market="EUR", quote="EUR"), on("-9", "-9", market="EUR", quote="EUR")]
+    assert results(*lost, *euro, *other) == [0, -40, -40, -40, -40, -45, -46]
+    assert results(*euro, *lost) == [0, 0, 0, -40]
+    assert results(on("-40", "-40"), on("0", "0", quote="EUR"), on("-3", "-3")) == [-40, -40, -43]
+    assert results(on("-40", "-40"), on("-1", "-1", quote="EUR"), anew=1) == [-40, -40]
+    assert results(*lost, on("-2", "-2", TOMORROW, market="ETH")) == [0, -40, -2]
+    assert results(on("-40", "-40"), on("-41", "-41", market="BTC")) == [-40, -41], "it only says now where it trades"
 
 
 def test_a_halt_is_only_forgotten_when_the_bot_itself_says_so() -> None:

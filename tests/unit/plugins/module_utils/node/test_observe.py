@@ -224,6 +224,7 @@ def test_a_bots_facts_are_small_and_of_known_kinds_whatever_it_writes(applied: P
         "equity": 7,
         "position": None,
         "quote": "USDT",
+        "market": None,
     }
 
 
