@@ -134,7 +134,7 @@ class Runtime:
         self.risk_facts = {
             "day": ledger.risk.day, "day_pnl": text(profit - ledger.risk.day_start_pnl), "pnl": text(profit),
             "equity": text(self.capital + profit), "position": text(ledger.base * price),
-            "quote": self.settings.quote_asset,
+            "quote": self.settings.quote_asset, "market": ledger.market,
         }
         if ledger.halt is not None:
             return None

@@ -252,3 +252,12 @@ class Trading(RuleBasedStateMachine):
 
 TestTrading = Trading.TestCase
 TestTrading.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_report_of_the_result_says_of_which_market_it_is(patch: pytest.MonkeyPatch) -> None:
+    """Elsewhere it begins from nothing, and whoever adds days up has to know."""
+    state = Gate(patch).state
+    for market in ("binance BTC-USDT (connection ex1)", "binance ETH-USDT (connection ex1)"):
+        state.ledger.claim_market(market)
+        state.check_risk(D(100))
+        assert (state.risk_facts["market"], state.risk_facts["quote"]) == (market, "USDT")
