@@ -4,6 +4,7 @@ The only module that imports Hummingbot at large; everything else gets its objec
 """
 
 import asyncio
+import contextvars
 import functools
 import logging
 import os
@@ -18,6 +19,9 @@ from .order_ids import OrderIdFactory
 from .settings import BotSettings, Home
 
 LOGGER = logging.getLogger("hummingfleet.engine")
+
+# In a task that sends an order: the looks at it that are still due before its request leaves.
+_looks_due: contextvars.ContextVar[list[Callable[[], None]] | None] = contextvars.ContextVar("looks_due", default=None)
 
 
 def import_engine(home: Home) -> str:
@@ -65,11 +69,14 @@ def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None
     """Have ``admit`` look at every order of the connector at the moment it is sent.
 
     ``admit(connector, client_id=, side=, amount=, price=, is_market=)`` raises where the order may not leave; the
-    engine then treats it like one that the exchange has refused. Raises ConfigurationError for a connector that is
-    built unlike the engine's others.
+    engine then treats it like one that the exchange has refused. It is asked twice: when the connector begins to send,
+    and when the request leaves the queue for the exchange's rate limit, in which it may have waited for minutes.
+    Raises ConfigurationError for a connector that is built unlike the engine's others.
     """
     from hummingbot.client.config.config_helpers import get_connector_class
     from hummingbot.core.data_type.common import OrderType
+    from hummingbot.core.web_assistant.connections.data_types import RESTMethod
+    from hummingbot.core.web_assistant.rest_assistant import RESTAssistant
 
     kind = get_connector_class(connector_name)
     send = getattr(kind, "_place_order", None)
@@ -79,12 +86,28 @@ def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None
     @functools.wraps(send)
     async def place_order(self: Any, order_id: str, trading_pair: str, amount: Any, trade_type: Any, order_type: Any,
                           price: Any, **more: Any) -> Any:
-        admit(self, client_id=order_id, side=trade_type.name, amount=amount, price=price,
-              is_market=order_type == OrderType.MARKET)
-        return await send(self, order_id=order_id, trading_pair=trading_pair, amount=amount, trade_type=trade_type,
-                          order_type=order_type, price=price, **more)
+        look = functools.partial(admit, self, client_id=order_id, side=trade_type.name, amount=amount, price=price,
+                                 is_market=order_type == OrderType.MARKET)
+        look()
+        token = _looks_due.set([look])
+        try:
+            return await send(self, order_id=order_id, trading_pair=trading_pair, amount=amount,
+                              trade_type=trade_type, order_type=order_type, price=price, **more)
+        finally:
+            _looks_due.reset(token)
+
+    call = RESTAssistant.call
+
+    @functools.wraps(call)
+    async def call_after_look(self: Any, request: Any, *arguments: Any, **more: Any) -> Any:
+        # Only before the first request that can be the order: after it, the order may be there.
+        looks = _looks_due.get()
+        if looks and request.method != RESTMethod.GET:
+            looks.pop()()
+        return await call(self, request, *arguments, **more)
 
     kind._place_order = place_order
+    RESTAssistant.call = call_after_look
 
 
 def _runner() -> Any:

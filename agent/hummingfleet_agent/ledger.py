@@ -98,7 +98,7 @@ class Ledger:
         self.intent: Intent | None = None
         self.is_new = True
         self._dirty = False
-        self._risk_saved_at = 0.0
+        self._risk_saved, self._risk_saved_at = self.risk, 0.0
 
     # -- on disk
 
@@ -137,6 +137,7 @@ class Ledger:
             )
         risk = data["risk"]
         self.risk = RiskState(risk["day"], Decimal(risk["day_start_pnl"]), Decimal(risk["peak_pnl"]))
+        self._risk_saved = self.risk
         self.halt = None if data["halt"] is None else Halt(**data["halt"])
         self.strategy = dict(data.get("strategy") or {})
 
@@ -171,6 +172,7 @@ class Ledger:
         write_file(self.path, json.dumps(data, separators=(",", ":")), durable=True)
         self.is_new = False
         self._dirty = False
+        self._risk_saved = self.risk
 
     def save_if_changed(self) -> None:
         """Put the ledger on disk where it changed since the last time."""
@@ -349,8 +351,9 @@ class Ledger:
         return dust
 
     def set_halt(self, halt: Halt | None) -> None:
-        """Remember (or lift) a halt, durably."""
+        """Remember (or lift) a halt, durably. Raises OSError where that fails; ``save_if_changed`` tries again."""
         self.halt = halt
+        self._dirty = True
         self.save()
 
     def set_strategy(self, memory: dict[str, Any]) -> None:
@@ -361,8 +364,8 @@ class Ledger:
 
     def set_risk(self, state: RiskState) -> None:
         """Remember the risk state; on disk within seconds, at once when the day changes."""
-        now = time.monotonic()
-        if state != self.risk and (state.day != self.risk.day or now - self._risk_saved_at > RISK_SAVE_SECONDS):
+        now, saved = time.monotonic(), self._risk_saved
+        if state != saved and (state.day != saved.day or now - self._risk_saved_at > RISK_SAVE_SECONDS):
             self._risk_saved_at = now
             self._dirty = True
         self.risk = state

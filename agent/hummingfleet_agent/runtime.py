@@ -30,6 +30,8 @@ LOGGER = logging.getLogger("hummingfleet.runtime")
 TRACKING_GRACE_SECONDS = 2.0
 SWEEP_SECONDS = 15.0
 SWEEP_GRACE_SECONDS = 10.0
+# A market order that waited longer than this for the exchange's rate limit was decided in another market.
+MARKET_ORDER_SECONDS = 5.0
 
 
 @dataclass
@@ -101,7 +103,11 @@ class Runtime:
         if self.ledger.halt is not None:
             return
         close = self.settings.risk.close_position_on_halt if close is None else close
-        self.ledger.set_halt(Halt(code, message, time.time(), self.settings.resumes, close))
+        try:
+            self.ledger.set_halt(Halt(code, message, time.time(), self.settings.resumes, close))
+        except OSError as error:
+            # It holds all the same; the books are written again every second.
+            LOGGER.error("LEDGER_WRITE cannot write the halt down (%s)", error.strerror)
         self.phase = "halted"
         LOGGER.log(level, "%s", message)
 
@@ -150,6 +156,9 @@ class Runtime:
             return
         problem = self._objection(connector, client_id, side, amount, price, is_market)
         entry = self.ledger.orders.get(client_id)
+        if problem is None and is_market and side == "BUY" and entry is not None \
+                and time.time() - entry.created > MARKET_ORDER_SECONDS:
+            problem = f"TOO_LATE it waited more than {MARKET_ORDER_SECONDS:.0f} s for the exchange's rate limit"
         if problem is None:
             if entry is not None and entry.amount is None:
                 # No plan has announced it: from here on it counts like any other.

@@ -137,6 +137,49 @@ def test_nothing_leaves_a_halted_or_stopping_bot(patch: pytest.MonkeyPatch) -> N
     assert gate.send("BUY", D(1), D(100)) is None
 
 
+def test_a_market_order_that_waited_is_not_sent(patch: pytest.MonkeyPatch) -> None:
+    """The engine queues orders for the exchange's rate limit; the gate looks again when one leaves that queue."""
+    gate = Gate(patch)
+    clock = 1_000_000.0
+    patch.setattr("time.time", lambda: clock)
+    orders = {is_market: gate.send("BUY", D(1), D(100), is_market=is_market) for is_market in (False, True)}
+
+    def leaves(is_market: bool) -> bool:
+        client_id = orders[is_market]
+        assert client_id
+        try:
+            gate.state.admit(None, client_id=client_id, side="BUY", amount=D(1), price=D(100), is_market=is_market)
+        except OrderRefusedError as error:
+            assert "TOO_LATE" in str(error) and gate.state.ledger.orders[client_id].final
+            return False
+        return True
+
+    clock += 5
+    assert leaves(True) and leaves(False)
+    clock += 0.1
+    assert not leaves(True) and leaves(False)
+
+
+def test_a_halt_that_cannot_be_written_holds_and_is_written_later(
+        patch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate(patch)
+    written: list[str] = []
+    full = True
+
+    def write(path: Path, text: str, *, durable: bool = False) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        written.append(text)
+
+    patch.setattr(ledger_module, "write_file", write)
+    gate.state.halt("RISK_MAX_DRAWDOWN", "RISK_HALT limit=max_drawdown")
+    assert gate.state.phase == "halted" and not gate.state.may_trade
+    assert "RISK_HALT limit=max_drawdown" in caplog.text and "LEDGER_WRITE" in caplog.text
+    full = False
+    gate.state.ledger.save_if_changed()
+    assert "RISK_MAX_DRAWDOWN" in written[0]
+
+
 def resumed(gate: Gate, resumes: int) -> bool:
     """Whether a start with this counter in bot.json lifts the halt."""
     gate.state.settings = replace(gate.state.settings, resumes=resumes)

@@ -68,6 +68,17 @@ def test_everything_survives_the_disk(book: Ledger) -> None:
     assert (again.risk, again.halt, again.fills, again.step) == (book.risk, book.halt, 1, D(500))
 
 
+def test_the_highest_result_reaches_the_disk_although_the_market_turns(
+        book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    for seconds, peak in ((0, 1), (5, 2), (20, 2)):
+        clock = 1000.0 + seconds
+        book.set_risk(RiskState("2026-11-23", D(0), D(peak)))
+        book.save_if_changed()
+    assert Ledger.load(book.path).risk.peak_pnl == 2
+
+
 def test_a_damaged_file_is_never_taken_for_an_empty_one(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     assert Ledger.load(path).is_new
