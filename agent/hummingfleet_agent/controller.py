@@ -31,6 +31,8 @@ BALANCE_LAG_SECONDS = 3.0
 PENDING_SECONDS = 10.0
 SHORTAGE_SECONDS = 5.0
 BACKOFF_SECONDS = 60.0
+# So many rounds in a row that a strategy could not finish leave its orders without anybody who looks after them.
+FAILED_ROUNDS = 5
 LIVE = {"is_updatable": True}
 """``json_schema_extra`` of a field whose change takes effect while the bot runs."""
 
@@ -91,6 +93,7 @@ class FleetController(ControllerBase):
         self._failures: dict[str, tuple[int, float]] = {}
         self._short_since: dict[str, float] = {}
         self._warned: dict[str, float] = {}
+        self._failed_rounds = 0
 
     # -- hooks
 
@@ -171,20 +174,42 @@ class FleetController(ControllerBase):
     async def control_task(self):
         """One round, every second, while the market is connected."""
         if self.market_data_provider.ready:
-            actions = self.determine_executor_actions()
+            actions = self._round()
             if actions:
                 await self.actions_queue.put(actions)
 
+    def _round(self) -> list[ExecutorAction]:
+        """What to create and stop now, whatever happens inside the strategy.
+
+        An error is told and the orders stay as they are; if the next rounds fail as well they are cancelled.
+        """
+        notice = self.runtime.notice
+        try:
+            actions = self.determine_executor_actions()
+        except Exception as error:
+            self._failed_rounds += 1
+            told = f"the strategy cannot decide ({type(error).__name__}: {str(error)[:200]})"
+            if self._failed_rounds == 1:
+                self.logger().error(f"STRATEGY_ERROR {told}", exc_info=True)
+            if self._failed_rounds < FAILED_ROUNDS:
+                return []
+            self.runtime.notice = notice
+            self.refuse("STRATEGY_ERROR", f"{told}; its orders are cancelled")
+            return self._stop_everything()
+        self._failed_rounds = 0
+        return actions
+
     def determine_executor_actions(self) -> list[ExecutorAction]:
-        """What to create and stop now."""
+        """What to create and stop now. Raises whatever the strategy raises."""
+        bid, ask = self._price(PriceType.BestBid), self._price(PriceType.BestAsk)
+        mid = None if bid is None or ask is None else (bid + ask) / 2
+        self.runtime.capital = self.capital
+        # The loss limits hold for what the bot has, also where the strategy cannot go on.
+        self.runtime.check_risk(mid)
         rules = rules_of(self.connector, self.config.trading_pair)
         if not self.prepare(rules):
             return self._stop_everything()
         self.runtime.notice = None
-        self.runtime.capital = self.capital
-        bid, ask = self._price(PriceType.BestBid), self._price(PriceType.BestAsk)
-        mid = (bid + ask) / 2 if bid is not None and ask is not None else bid or ask
-        self.runtime.check_risk(mid)
         if not self.runtime.may_trade:
             return self._stop_everything()
         decision = self.decide(MarketView(
@@ -269,6 +294,9 @@ class FleetController(ControllerBase):
         return StopExecutorAction(controller_id=self.config.id, executor_id=info.id, keep_position=True)
 
     def _stop_everything(self) -> list[ExecutorAction]:
+        # No order waits for room or funds any more.
+        self._report_held_back({})
+        self._report_shortage({"BUY": 0, "SELL": 0})
         return [self._stop(info) for info in self.executors_info if info.status == RunnableStatus.RUNNING]
 
     # -- market and funds

@@ -265,12 +265,12 @@ def rules_of(connector: Any, trading_pair: str) -> MarketRules:
 
 
 def mid_price(connector: Any, trading_pair: str) -> Decimal | None:
-    """The present mid price; of a one-sided book its best price; None of an empty or unknown one."""
+    """The present mid price; None where a side of the book is empty: its other side alone may be any price."""
     from hummingbot.core.data_type.common import PriceType
 
     prices = [connector.get_price_by_type(trading_pair, kind) for kind in (PriceType.BestBid, PriceType.BestAsk)]
     known = [price for price in prices if price is not None and price.is_finite() and price > 0]
-    return sum(known, ZERO) / len(known) if known else None
+    return sum(known, ZERO) / 2 if len(known) == 2 else None
 
 
 def taker_price(connector: Any, trading_pair: str, amount: Decimal) -> Decimal | None:

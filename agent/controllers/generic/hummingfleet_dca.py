@@ -69,8 +69,8 @@ class HummingfleetDca(base.FleetController):
     @property
     def capital(self) -> Decimal:
         """What a whole ladder may spend; of purchases at intervals, the position that they may build."""
-        if self.config.mode == "ladder":
-            return self.config.ladder.capital
+        if self.config.mode == "ladder" and self.config.amounts_quote:
+            return sum(self.config.amounts_quote, ZERO)
         return self.runtime.settings.risk.max_position or self.config.total_amount_quote
 
     def validate(self, config: HummingfleetDcaConfig) -> None:
@@ -103,14 +103,15 @@ class HummingfleetDca(base.FleetController):
 
     def _decide_ladder(self, view: base.MarketView) -> Decision:
         state = LadderState.parse(self.ledger.strategy)
-        if state.cycle:
-            self.ledger.gather(state.sale_key)
         now = decide_ladder(
             self.config.ladder, state, cells=self.ledger.cells, orders=view.orders, rules=view.rules, ask=view.ask,
             mid=view.mid, now=view.now, busy=view.busy)
         self.ledger.set_strategy(now.state.memory)
         if now.cells:
             self.ledger.set_cells(now.cells)
+        if now.state.cycle:
+            # What the next sale sells is in its cell before it is made: also what came from elsewhere.
+            self.ledger.gather(now.state.sale_key)
         self._tell(now, view.mid)
         return now.decision
 
