@@ -89,17 +89,19 @@ def plan_levels(settings: GridSettings, rules: MarketRules) -> tuple[Level, ...]
 
 
 def find_stranded(levels: Sequence[Level], cells: Mapping[str, Cell], rules: MarketRules) -> dict[str, str]:
-    """Cells of former settings that hold too little to be sold by themselves -> the level that takes it over.
+    """Cells of former settings that cannot be sold by themselves -> the level that takes over what they hold.
 
-    That is the level with the nearest sale at or above the cell's own, or the topmost one.
+    That is the level with the nearest sale at or above the cell's own, or the topmost one. What another template
+    bought has no sale of its own: what it cost on average stands for that.
     """
     keys = {level.key for level in levels}
     stranded = {}
     for key, cell in cells.items():
         if not levels or key in keys or cell.held <= 0:
             continue
-        if not rules.allows(cell.sell_price, floor_to(cell.held, rules.lot)):
-            above = [level for level in levels if level.sell_price >= cell.sell_price]
+        if not cell.sell_price or not rules.allows(cell.sell_price, floor_to(cell.held, rules.lot)):
+            price = cell.sell_price or cell.cost / cell.held
+            above = [level for level in levels if level.sell_price >= price]
             stranded[key] = min(above, key=lambda level: level.sell_price).key if above else levels[-1].key
     return stranded
 
@@ -154,7 +156,7 @@ def decide(
 
     def sellable(cell: Cell) -> Decimal:
         amount = floor_to(cell.held, rules.lot)
-        return amount if rules.allows(cell.sell_price, amount) else ZERO
+        return amount if cell.sell_price and rules.allows(cell.sell_price, amount) else ZERO
 
     slots_left = capital
     exposure = ZERO

@@ -193,6 +193,10 @@ class Session:
         self._write_lifecycle("stopped", settlement, "settled at the start")
         if self.stop_requested:
             return EXIT_OK
+        if self.settings.kind == "v2" and state.ledger.base < 0:
+            raise ConfigurationError(
+                f"the bot sold {text(-state.ledger.base)} {self.settings.base_asset} more than it bought, as a market "
+                "maker may; whatever it buys could not be sold again. Liquidate it first, which writes that off")
         if self.settings.kind == "v1" and state.ledger.halt is not None:
             # The engine's own strategies know no halt: it is not started.
             return await self._stay_halted()
@@ -293,6 +297,8 @@ class Session:
             await self._unless_stopped(state.keep_books())
             if state.ledger.halt is not None:
                 state.phase = "halted"
+                # An order that arrived late is settled like those before.
+                settled = settled and not state.ledger.unsettled()
                 if not settled and time.monotonic() >= retry_at:
                     settled = bool(await self._unless_stopped(self._settle_halt()))
                     retry_at = time.monotonic() + HALT_RETRY_SECONDS

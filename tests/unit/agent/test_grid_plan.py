@@ -181,6 +181,16 @@ def test_what_vanished_levels_cannot_sell_goes_to_a_level() -> None:
     assert find_stranded((), cells, RULES) == {}
 
 
+def test_what_another_template_bought_is_not_sold_below_its_cost() -> None:
+    """Purchases at intervals and signals' positions have no sale of their own."""
+    for cost, key in (("33200", "33000:33500"), ("36000", "34500:35000")):
+        cells = {"purchases": Cell(D(0), D(0), D("0.1"), D("0.1") * D(cost))}
+        assert find_stranded(LEVELS, cells, RULES) == {"purchases": key}
+        free = replace(RULES, min_notional=D(0))
+        assert find_stranded(LEVELS, cells, free) == {"purchases": key}
+        assert not [order for order in choose(cells=cells, rules=free).create if order.side == "SELL"]
+
+
 def test_the_position_limit_counts_what_is_held_and_what_rests() -> None:
     assert [order.price for order in choose(max_position=D(250)).create] == [D(34500), D(34000)]
     cells = {LEVELS[9].key: holding(LEVELS[9])}
