@@ -47,27 +47,35 @@ CONNECTORS = ROOT / "catalogue" / "connectors.json"
 STATE = ROOT / "var" / "compat.json"
 MONTHS = 4
 
-LEFT_OUT: Final = {"test_stack.py": "the whole stack runs the engine that its release names"}
+LEFT_OUT: Final = {
+    "test_stack.py": "a whole stack runs the engine that its release names",
+    "test_tenant_risk.py": "so do a tenant's bots under a worker",
+}
 """Test files that do not run the engine under test, and why."""
 
 INPUTS: Final = ("agent", "catalogue", "plugins/module_utils", "sandbox", "tests/engine", "tests/factories.py",
                  "tests/strategies_documents.py")  # fmt: skip
 """What a result depends on besides the image."""
 
-AREAS: Final[Sequence[tuple[str, str]]] = (
-    ("Template `grid`", r"test_grid"),
-    ("Template `dca`", r"test_dca"),
-    ("Template `signal_webhook`", r"test_signal"),
-    ("Template `pure_market_making`", r"test_market_making"),
-    ("Random documents: configuration", r"test_random_documents.*(load|refuse|harmless|validator)"),
-    ("Random documents: first orders", r"test_random_documents.*order"),
-)
-"""Title of a row, and what "file::test" has to match; a test may count in several rows."""
-
-LIMITS: Final = (
-    "max_position", "max_order", "max_open_orders", "max_daily_loss", "max_drawdown", "max_drawdown_pct",
-    "price_band_pct", "close_position_on_halt", "earliest_resume_s", "kill_switch",
+_ORDERS: Final = r"test_limits::.*(order_limits|gate|rate_limit)"
+_LOSSES: Final = r"test_limits::.*loss_limits"
+ROWS: Final[Sequence[tuple[str, str]]] = (
+    ("Template `grid`", r"^test_grid"),
+    ("Template `dca`", r"^test_dca"),
+    ("Template `signal_webhook`", r"^test_signal"),
+    ("Template `pure_market_making`", r"^test_market_making"),
+    ("An operator's own template", r"^test_script"),
+    *((f"Limit `{name}`", _ORDERS) for name in ("max_position", "max_order", "max_open_orders", "price_band_pct")),
+    *((f"Limit `{name}`", _LOSSES) for name in ("max_daily_loss", "max_drawdown", "max_drawdown_pct")),
+    *((f"Limit `{name}`", _LOSSES) for name in ("close_position_on_halt", "earliest_resume_s")),
+    ("Limit `kill_switch_pct`", r"^test_market_making::.*kill_switch"),
+    *((f"200 random documents of `{name}` are loaded", rf"^test_random_documents::.*engine_loads.*\[{name}\]")
+      for name in ("grid", "dca", "signal_webhook", "pure_market_making")),
+    *((f"20 random documents of `{name}` trade", rf"^test_random_documents::.*first_orders.*\[{name}\]")
+      for name in ("grid", "dca", "signal_webhook", "pure_market_making")),
+    ("Random documents are refused", r"^test_random_documents::.*refuse"),
 )  # fmt: skip
+"""Title of a row, and what "file::test" has to match; a test may count in several rows, others get rows by file."""
 
 FACTS_SCRIPT: Final = """
 import importlib.metadata as metadata, json, pathlib, platform, hummingbot
@@ -285,18 +293,11 @@ def tally(tests: Sequence[Mapping[str, str]]) -> str:
     return "not run" if not ran else f"{passed} passed" if passed == len(ran) else f"**{passed} of {len(ran)}**"
 
 
-def limit_pattern(name: str) -> str:
-    """Finds a limit's name in a test's, and not a longer limit's."""
-    longer = [other[len(name) :] for other in LIMITS if other.startswith(name) and other != name]
-    return re.escape(name) + "".join(f"(?!{re.escape(rest)})" for rest in longer)
-
-
 def rows_of(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Title and pattern of the page's rows, in order; a file that is in none gets a row of its own."""
+    """Title and pattern of the page's rows, in order; tests that are in none get a row for their file."""
     names = sorted(names)
-    rows = [*AREAS, *((f"Limit `{name}`", f"::.*{limit_pattern(name)}") for name in LIMITS)]
-    rows = [(title, pattern) for title, pattern in rows if any(re.search(pattern, name) for name in names)]
-    others = {name.partition("::")[0] for name in names if not any(re.search(pattern, name) for _, pattern in rows)}
+    rows = [(title, pattern) for title, pattern in ROWS if any(re.search(pattern, name) for name in names)]
+    others = {name.partition("::")[0] for name in names if not any(re.search(pattern, name) for _, pattern in ROWS)}
     return rows + [(title_of(stem), f"^{re.escape(stem)}::") for stem in sorted(others)]
 
 
@@ -385,7 +386,7 @@ an older engine, or on to a new one, is a known step: it builds an image of each
 `hummingfleet/engine:<version>-compat`), runs the tests in `tests/engine` against it on the sandbox exchange, and
 writes this page. The packages beside the engine are those that its requirements resolve to on the day its image is
 first built, with the overrides of the newest release in the catalogue. A cell says how many tests of that area passed;
-a test that concerns a template and a limit counts in both rows. Left out: {left_out}.
+a test that concerns several areas counts in each of their rows. Left out: {left_out}.
 
 An engine that passes here is not yet a release: add one to the catalogue, with a lock of its own
 (`python images/build.py --relock`), and roll it out by rings.

@@ -14,7 +14,7 @@ Available versions: 20260922, 20260920, 20260729, 20260616, 20260610, 20260521, 
 """
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.engine.test_grid" name="test_life"/>
-<testcase classname="tests.engine.test_grid" name="test_max_drawdown_pct_halts">
+<testcase classname="tests.engine.test_market_making" name="test_the_kill_switch_halts">
 <failure message="AssertionError: not within 300 s: /tmp/pytest-1/b1/data&#10;more">long</failure></testcase>
 <testcase classname="tests.engine.test_other" name="test_new[1]"><skipped message="no"/></testcase>
 </testsuite></testsuites>"""
@@ -36,7 +36,7 @@ def test_the_newest_of_each_of_the_last_four_months_that_have_one() -> None:
 def test_results_keep_the_first_line_without_paths() -> None:
     results = compat.parse_results(REPORT)
     assert results["test_grid::test_life"] == {"outcome": "passed", "message": ""}
-    failed = results["test_grid::test_max_drawdown_pct_halts"]
+    failed = results["test_market_making::test_the_kill_switch_halts"]
     assert failed == {"outcome": "failed", "message": "AssertionError: not within 300 s: …"}
     assert results["test_other::test_new[1]"]["outcome"] == "skipped"
 
@@ -65,12 +65,13 @@ def test_the_page_has_a_row_for_each_template_and_limit_and_a_reason_for_each_fa
     releases["20260430"] = {"files": {}, "problem": "the lock cannot be resolved"}
     versions = sorted(releases, reverse=True)
     text = compat.page(releases, versions, [])
-    assert "| Template `grid` | 2 passed | **1 of 2** | not run |" in text
-    assert "| Limit `max_drawdown_pct` | 1 passed | **0 of 1** | not run |" in text
-    assert "Limit `max_drawdown`" not in text, "a longer name is another limit"
+    assert "| Template `grid` | 1 passed | 1 passed | not run |" in text
+    assert "| Template `pure_market_making` | 1 passed | **0 of 1** | not run |" in text
+    assert "| Limit `kill_switch_pct` | 1 passed | **0 of 1** | not run |" in text, "one test, two areas"
     assert "| test_other | not run | not run | not run |" in text, "no test is left out"
     assert "| 20260430 | no image: the lock cannot be resolved |" in text
-    assert "- 20260521: `test_grid::test_max_drawdown_pct_halts`: not looked into yet; the test says: Assert" in text
+    said = "`test_market_making::test_the_kill_switch_halts`: not looked into yet; the test says: Assert"
+    assert f"- 20260521: {said}" in text
     catalogue = json.loads(compat.CONNECTORS.read_text())
     fields = {name: sorted(field["name"] for field in entry["fields"]) for name, entry in catalogue.items()}
     fields["binance"] = ["binance_key"]
@@ -78,8 +79,8 @@ def test_the_page_has_a_row_for_each_template_and_limit_and_a_reason_for_each_fa
     releases["20260922"]["facts"]["connectors"] = fields
     same = f"| 20260922 | {len(catalogue) - 2} of {len(catalogue)} | kraken | binance |"
     assert same in compat.page(releases, versions, [])
-    notes = [{"releases": [20260521], "tests": "max_drawdown", "text": "No such\n  class there."}]
-    assert "test_max_drawdown_pct_halts`: No such class there." in compat.page(releases, versions, notes)
+    notes = [{"releases": [20260521], "tests": "kill_switch", "text": "No such\n  class there."}]
+    assert "test_the_kill_switch_halts`: No such class there." in compat.page(releases, versions, notes)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in compat.TESTS_DIR.glob("test_*.py")))
