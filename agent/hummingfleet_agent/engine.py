@@ -68,9 +68,9 @@ def patch_order_ids(ids: OrderIdFactory, on_new: Callable[[str, str], None]) -> 
 def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None:
     """Have ``admit`` look at every order of the connector at the moment it is sent.
 
-    ``admit(connector, client_id=, side=, amount=, price=, is_market=)`` raises where the order may not leave; the
-    engine then treats it like one that the exchange has refused. It is asked twice: when the connector begins to send,
-    and when the request leaves the queue for the exchange's rate limit, in which it may have waited for minutes.
+    ``admit(connector, client_id=, side=, amount=, price=, is_market=, waited=)`` raises where the order may not leave;
+    the engine then treats it like one that the exchange has refused. It is asked twice: when the connector begins to
+    send, and (``waited``) when the request leaves the queue for the exchange's rate limit.
     Raises ConfigurationError for a connector that is built unlike the engine's others.
     """
     from hummingbot.client.config.config_helpers import get_connector_class
@@ -88,8 +88,8 @@ def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None
                           price: Any, **more: Any) -> Any:
         look = functools.partial(admit, self, client_id=order_id, side=trade_type.name, amount=amount, price=price,
                                  is_market=order_type == OrderType.MARKET)
-        look()
-        token = _looks_due.set([look])
+        look(waited=False)
+        token = _looks_due.set([functools.partial(look, waited=True)])
         try:
             return await send(self, order_id=order_id, trading_pair=trading_pair, amount=amount,
                               trade_type=trade_type, order_type=order_type, price=price, **more)

@@ -149,14 +149,18 @@ class Runtime:
             self.halt(f"RISK_{breach.limit.upper()}", f"RISK_HALT {breach.facts}")
         return breach
 
-    def admit(self, connector: Any, *, client_id: str, side: str, amount: Decimal, price: Decimal, is_market: bool) \
-            -> None:
-        """The last look at an order, at the moment it is sent. Raises OrderRefusedError where it may not leave."""
+    def admit(self, connector: Any, *, client_id: str, side: str, amount: Decimal, price: Decimal, is_market: bool,
+              waited: bool = False) -> None:
+        """The last look at an order, at the moment it is sent. Raises OrderRefusedError where it may not leave.
+
+        ``waited``: it has passed before, and then waited for the exchange's rate limit. What is beyond a limit now was
+        not when its strategy sent it: it is stopped, and never a reason to halt.
+        """
         if client_id in self.closing:
             return
-        problem = self._objection(connector, client_id, side, amount, price, is_market)
+        problem = self._objection(connector, client_id, side, amount, price, is_market, waited)
         entry = self.ledger.orders.get(client_id)
-        if problem is None and is_market and side == "BUY" and entry is not None \
+        if problem is None and waited and is_market and side == "BUY" and entry is not None \
                 and time.time() - entry.created > MARKET_ORDER_SECONDS:
             problem = f"TOO_LATE it waited more than {MARKET_ORDER_SECONDS:.0f} s for the exchange's rate limit"
         if problem is None:
@@ -171,8 +175,8 @@ class Runtime:
         LOGGER.warning("ORDER_STOPPED %s %s %s: %s", side.lower(), text(amount), self.settings.trading_pair, problem)
         raise OrderRefusedError(problem)
 
-    def _objection(self, connector: Any, client_id: str, side: str, amount: Decimal, price: Decimal, is_market: bool) \
-            -> str | None:
+    def _objection(self, connector: Any, client_id: str, side: str, amount: Decimal, price: Decimal, is_market: bool,
+                   waited: bool) -> str | None:
         if not self.accepting:
             return "NOT_TRADING the bot is stopping or has not begun"
         if self.settings.kind == "v2":
@@ -187,7 +191,7 @@ class Runtime:
                     price = mid or ZERO
                 breach = judge_order(limits, self.ledger.exposure(without=client_id), value=amount * price,
                                      price=worst, mid=mid)
-                if breach is not None and breach.is_gross:
+                if breach is not None and breach.is_gross and not waited:
                     self.halt(f"RISK_{breach.limit.upper()}", f"RISK_HALT {breach.facts}")
                 if breach is not None:
                     return f"RISK_LIMIT {breach.facts}"

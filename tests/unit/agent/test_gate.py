@@ -148,7 +148,8 @@ def test_a_market_order_that_waited_is_not_sent(patch: pytest.MonkeyPatch) -> No
         client_id = orders[is_market]
         assert client_id
         try:
-            gate.state.admit(None, client_id=client_id, side="BUY", amount=D(1), price=D(100), is_market=is_market)
+            gate.state.admit(None, client_id=client_id, side="BUY", amount=D(1), price=D(100), is_market=is_market,
+                             waited=True)
         except OrderRefusedError as error:
             assert "TOO_LATE" in str(error) and gate.state.ledger.orders[client_id].final
             return False
@@ -158,6 +159,19 @@ def test_a_market_order_that_waited_is_not_sent(patch: pytest.MonkeyPatch) -> No
     assert leaves(True) and leaves(False)
     clock += 0.1
     assert not leaves(True) and leaves(False)
+
+
+def test_what_filled_while_an_order_waited_stops_it_without_a_halt(patch: pytest.MonkeyPatch) -> None:
+    gate = Gate(patch, max_open_orders=2)
+    client_id = gate.send("BUY", D(1), D(100))
+    bought = gate.send("BUY", D(1), D(100))
+    assert client_id and bought
+    gate.execute(bought, D("0.9"), D(100))
+    # A sale of the part that filled is never held back, whatever rests.
+    assert gate.send("SELL", D("0.9"), D(110))
+    with pytest.raises(OrderRefusedError, match="max_open_orders"):
+        gate.state.admit(None, client_id=client_id, side="BUY", amount=D(1), price=D(100), is_market=False, waited=True)
+    assert gate.state.ledger.halt is None
 
 
 def test_a_halt_that_cannot_be_written_holds_and_is_written_later(
