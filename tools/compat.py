@@ -388,6 +388,10 @@ writes this page. The packages beside the engine are those that its requirements
 first built, with the overrides of the newest release in the catalogue. A cell says how many tests of that area passed;
 a test that concerns several areas counts in each of their rows. Left out: {left_out}.
 
+Engines before 2.16 (20260616 and older) have neither `hbot` nor `hummingbot.client.runner`: the agent starts them by
+itself, and `hbot status` and `hbot logs` are not there in their containers. The agent finds out by looking, not by
+version.
+
 An engine that passes here is not yet a release: add one to the catalogue, with a lock of its own
 (`python images/build.py --relock`), and roll it out by rings.
 """
