@@ -25,7 +25,7 @@ from flask import Flask
 
 from tests import factories
 from tests.installation import docker, free_port
-from tests.lab.mqtt import Client
+from tests.lab.mqtt import Client, Ended
 from tests.webhook.conftest import Clock
 from webhook.app import create_app
 from webhook.installation import Installation
@@ -155,10 +155,15 @@ class Bot:
     def __init__(self, mosquitto: Broker) -> None:
         self.heard: list[dict[str, Any]] = []
         self.answer: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _signal: {}
+        self._publishing = threading.Lock()  # the client can wait for one thing at a time
         self.client = mosquitto.client()
         self.client.subscribe(SIGNAL)
-        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread = threading.Thread(target=self._listen_until_cut_off, daemon=True)
         self._thread.start()
+
+    def _listen_until_cut_off(self) -> None:
+        with contextlib.suppress(Ended):
+            self._listen()
 
     def _listen(self) -> None:
         while payload := self.client.wait_for(SIGNAL):
@@ -170,10 +175,12 @@ class Bot:
 
     def say(self, fields: dict[str, Any]) -> None:
         whole = {"accepted": True, "code": "accepted", "reason": "taken", "at": time.time(), **fields}
-        assert self.client.publish(ACK, json.dumps(whole).encode()) == "Success"
+        with self._publishing:
+            assert self.client.publish(ACK, json.dumps(whole).encode()) == "Success"
 
     def close(self) -> None:
-        self.client.publish(SIGNAL, b"")  # to itself
+        with self._publishing:
+            self.client.publish(SIGNAL, b"")  # to itself
         self._thread.join()
         self.client.close()
 
@@ -260,6 +267,14 @@ class TestBus:
         for thread in threads:
             thread.join()
         assert found == {f"n{number}": Ack(True, "accepted", f"about n{number}") for number in range(20)}
+
+    def test_a_bot_cannot_end_the_connection_that_all_share(self, bus: SignalBus, bot: Bot) -> None:
+        """MQTT lets a text hold U+FEFF; clients that think it does not end the connection."""
+        assert bus.send("local", BOT, message("one"), PATIENT) is not None
+        for qos in (*([0, 1, 2] * 10), 1):
+            bot.client.publish_oddly(ACK, qos)
+        assert bus.send("local", BOT, message("two"), PATIENT) is not None
+        assert len(bot.heard) == 2
 
     def test_it_may_publish_nothing_but_signals(self, bus: SignalBus) -> None:
         with pytest.raises(BusError, match="Not authorized"):
