@@ -346,8 +346,8 @@ def test_secrets_are_listed_without_themselves(call: Call) -> None:
     result = call("webhook", "secret", "list")
     assert result.exit_code == 0 and "whsec_" not in result.output
     rows = json.loads(call("webhook", "secret", "list", "--json").stdout)
-    assert [row["direction"] for row in rows] == ["inbound", "outbound", "outbound"]
-    assert [row["retire_at"] is None for row in rows] == [True, False, True]
+    assert [row["direction"] for row in rows] == ["inbound", "outbound", "outbound", "signals"]
+    assert [row["retire_at"] is None for row in rows] == [True, False, True, True]
     assert len(json.loads(call("webhook", "secret", "list", "--direction", "inbound", "--json").stdout)) == 1
 
 
