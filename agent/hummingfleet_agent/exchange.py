@@ -17,6 +17,7 @@ from .planning import MarketRules, floor_to
 
 ZERO = Decimal(0)
 DAY_MS = 24 * 3600 * 1000
+TRADES_AT_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -213,14 +214,17 @@ class BinanceExchange(TrackedExchange):
                   "newClientOrderId": client_id})
 
     async def _with_fees(self, order: ExchangeOrder, order_id: int) -> ExchangeOrder:
-        trades = await self._get("/myTrades", {"orderId": order_id})
+        trades = await self._get("/myTrades", {"orderId": order_id, "limit": TRADES_AT_MOST})
         fees = {self.base_asset: ZERO, self.quote_asset: ZERO}
         for trade in trades:
             if trade["commissionAsset"] in fees:
                 fees[trade["commissionAsset"]] += Decimal(trade["commission"])
         executed = Executed(order.executed.base, order.executed.quote, fees[self.base_asset], fees[self.quote_asset],
                             len(trades))
-        return ExchangeOrder(order.client_id, order.side, order.price, order.amount, order.is_open, executed)
+        # Trades follow their order with a delay. Until then its fees are not known: it is not done with.
+        known = sum((Decimal(trade["qty"]) for trade in trades), ZERO)
+        is_open = order.is_open or (known < order.executed.base and len(trades) < TRADES_AT_MOST)
+        return ExchangeOrder(order.client_id, order.side, order.price, order.amount, is_open, executed)
 
     def _order(self, item: dict[str, Any]) -> ExchangeOrder:
         base, quote = Decimal(item["executedQty"]), Decimal(item["cummulativeQuoteQty"])
