@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
@@ -219,3 +220,25 @@ def test_a_halted_bot_waits_for_nothing(base: Any, monkeypatch: pytest.MonkeyPat
     state.halt("RISK_MAX_DRAWDOWN", "RISK_HALT")
     a_round(controller)
     assert state.waiting == {}
+
+
+def test_a_ladder_knows_the_cost_of_what_it_found(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another template bought is sold at once; a part that sells before the next look takes its cost along."""
+    state, market = make_runtime(monkeypatch), Market()
+    spec = importlib.util.spec_from_file_location(
+        "dca_under_test", Path(base.__file__).parents[1] / "controllers/generic/hummingfleet_dca.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    hold(state.ledger, D(1), D(100), "purchases")
+    controller = module.HummingfleetDca(module.HummingfleetDcaConfig(
+        connector_name="binance", trading_pair=PAIR, mode="ladder", spreads_pct=(5,), amounts_quote=(100,),
+        take_profit_pct=2), market)
+    sale = next(action.executor_config for action in a_round(controller) if action.executor_config.side == "SELL")
+    assert (sale.level_id.split("|")[0], sale.amount, sale.price) == ("c1-sale", D(1), D(102))
+    state.ledger.intent = Intent("c1-sale", sale.price, sale.amount, sale.amount)
+    state.ledger.record_order("sale", "SELL", 2)
+    state.ledger.account("sale", Executed(D("0.5"), D(51), trades=1), final=False)
+    a_round(controller)
+    assert (state.ledger.base, state.ledger.cost) == (D("0.5"), D(50))
