@@ -184,19 +184,24 @@ class Runtime:
             mid = mid_price(connector, pair)
             self.check_risk(mid)
             if self.ledger.halt is None and side == "BUY":
-                limits = self.settings.risk
-                worst = price
+                limits, exposure = self.settings.risk, self.ledger.exposure(without=client_id)
+                worst: Decimal | None = price
                 if is_market:
-                    worst = taker_price(connector, pair, amount) if limits.price_band_pct else mid
+                    worst = taker_price(connector, pair, amount)
                     price = mid or ZERO
-                breach = judge_order(limits, self.ledger.exposure(without=client_id), value=amount * price,
-                                     price=worst, mid=mid)
+                breach = judge_order(limits, exposure, value=amount * price, price=worst, mid=mid)
                 if breach is not None and breach.is_gross and not waited:
                     self.halt(f"RISK_{breach.limit.upper()}", f"RISK_HALT {breach.facts}")
                 if breach is not None:
                     return f"RISK_LIMIT {breach.facts}"
                 if mid is None:
                     return "NO_PRICE the market's price is not known"
+                if worst is None:
+                    return "NO_PRICE the order book offers less than this order"
+                # A market order costs what the book asks: the usual spread is no breach, a thin book is one.
+                costly = judge_order(limits, exposure, value=amount * worst, price=worst, mid=mid)
+                if costly is not None and costly.is_gross:
+                    return f"RISK_LIMIT {costly.facts}"
             if side == "SELL" and amount > self.ledger.sellable_base(without=client_id):
                 return "NOT_HELD the bot holds less than this sale"
         if self.ledger.halt is not None:

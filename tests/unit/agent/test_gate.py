@@ -119,6 +119,18 @@ def test_the_price_band(patch: pytest.MonkeyPatch, risk: dict[str, Any], mid: st
     assert gate.state.ledger.halt is None
 
 
+@pytest.mark.parametrize(("ask", "leaves"), [("109.9", True), ("110", False), (None, False)])
+@pytest.mark.parametrize("risk", [{"max_order": 100}, {"max_position": 100}])
+def test_a_market_order_costs_what_a_thin_book_asks(
+        patch: pytest.MonkeyPatch, risk: dict[str, Any], ask: str | None, leaves: bool) -> None:
+    """Without a price band, too. A tenth is the room for the spread."""
+    gate = Gate(patch, **risk)
+    gate.ask = None if ask is None else D(ask)
+    assert (gate.send("BUY", D(1), D(100), is_market=True) is not None) == leaves
+    # The market is to blame, not the strategy.
+    assert gate.state.ledger.halt is None
+
+
 def test_an_order_that_no_plan_announced_counts_all_the_same(patch: pytest.MonkeyPatch) -> None:
     gate = Gate(patch, max_position=250)
     for is_market in (False, True):
