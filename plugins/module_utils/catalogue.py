@@ -221,7 +221,9 @@ def _at(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CatalogueError(f"the catalogue file {error.filename or path} cannot be read: {error.strerror}; restore it") from error
+        raise CatalogueError(
+            f"the catalogue file {error.filename or path} cannot be read: {error.strerror}; restore it"
+        ) from error
     except KeyError as error:
         raise CatalogueError(f"the catalogue file {path} lacks the key {error}; add it") from error
     except (ValueError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError) as error:

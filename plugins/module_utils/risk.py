@@ -178,7 +178,7 @@ def effective_limits(limits: Mapping[str, Value], plan: Plan | None, quote: str)
 
 
 def merge_limits(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``stored`` limits with ``changes``, none of them parsed; a change replaces the limit under either of its names."""
+    """``stored`` limits with ``changes``, none of them parsed; a change replaces a limit under either of its names."""
     replaced = {name for field in CONTROLLER_LIMITS.values() if {*field.names} & {*changes} for name in field.names}
     return {**{name: value for name, value in stored.items() if name not in replaced}, **changes}
 
