@@ -163,6 +163,9 @@ class Runtime:
         if problem is None and waited and is_market and side == "BUY" and entry is not None \
                 and time.time() - entry.created > MARKET_ORDER_SECONDS:
             problem = f"TOO_LATE it waited more than {MARKET_ORDER_SECONDS:.0f} s for the exchange's rate limit"
+        if problem is None and waited and entry is not None and entry.final:
+            # Cancelled meanwhile: the exchange did not know it, and the books are closed.
+            problem = "GIVEN_UP it was cancelled while it waited for the exchange's rate limit"
         if problem is None:
             if entry is not None and entry.amount is None:
                 # No plan has announced it: from here on it counts like any other.

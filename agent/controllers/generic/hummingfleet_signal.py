@@ -73,7 +73,10 @@ class HummingfleetSignal(base.FleetController):
 
     async def control_task(self):
         """Listen, whether the market is connected or not; then a round."""
-        problem = self._link.follow()
+        try:
+            problem = self._link.follow()
+        except Exception as error:  # whatever the bridge raises: the position is watched all the same
+            problem = f"the bridge to the broker fails ({type(error).__name__}): signals do not arrive"
         if problem is None:
             self.runtime.waiting.pop(UNREACHABLE, None)
         elif UNREACHABLE not in self.runtime.waiting:

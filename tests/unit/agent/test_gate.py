@@ -186,6 +186,15 @@ def test_what_filled_while_an_order_waited_stops_it_without_a_halt(patch: pytest
     assert gate.state.ledger.halt is None
 
 
+def test_an_order_that_was_given_up_while_it_waited_does_not_leave(patch: pytest.MonkeyPatch) -> None:
+    gate = Gate(patch)
+    client_id = gate.send("BUY", D(1), D(100))
+    assert client_id
+    gate.state.ledger.account(client_id, Executed(), final=True)
+    with pytest.raises(OrderRefusedError, match="GIVEN_UP"):
+        gate.state.admit(None, client_id=client_id, side="BUY", amount=D(1), price=D(100), is_market=False, waited=True)
+
+
 def test_a_halt_that_cannot_be_written_holds_and_is_written_later(
         patch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate(patch)
