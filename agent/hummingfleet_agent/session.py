@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import engine
 from . import runtime as shared
-from .errors import EXIT_EXCHANGE, EXIT_OK, ConfigurationError
+from .errors import EXIT_EXCHANGE, EXIT_OK, ConfigurationError, ExchangeError
 from .exchange import Exchange, exchange_for, sellable
 from .ledger import Intent, Ledger
 from .order_ids import OrderIdFactory
@@ -385,6 +385,9 @@ class Session:
         for attempt in range(3):
             try:
                 rules, price = await self.exchange.rules(), await self.exchange.last_price()
+                if not price > 0:
+                    # Everything would be dust, and written off.
+                    raise ExchangeError(f"the exchange tells a last price of {price}")
                 left = sellable(ledger.base, rules, price)
                 if left <= 0:
                     return settlement, True
