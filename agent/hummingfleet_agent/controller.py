@@ -203,6 +203,10 @@ class FleetController(ControllerBase):
         """What to create and stop now. Raises whatever the strategy raises."""
         bid, ask = self._price(PriceType.BestBid), self._price(PriceType.BestAsk)
         mid = None if bid is None or ask is None else (bid + ask) / 2
+        if mid is None:
+            self.runtime.waiting["NO_PRICE"] = "a side of the order book is empty: nothing is bought, no loss is judged"
+        else:
+            self.runtime.waiting.pop("NO_PRICE", None)
         self.runtime.capital = self.capital
         # The loss limits hold for what the bot has, also where the strategy cannot go on.
         self.runtime.check_risk(mid)

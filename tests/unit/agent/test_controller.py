@@ -204,7 +204,10 @@ def test_a_book_without_bids_neither_halts_nor_buys(base: Any, monkeypatch: pyte
     assert "RISK_PRICE_BAND_PCT" in state.waiting
     market.bid, market.ask = D(1), D("NaN")
     a_round(controller)
-    assert state.ledger.halt is None
+    assert state.ledger.halt is None and "NO_PRICE" in state.waiting
+    market.bid = market.ask = D(100)
+    a_round(controller)
+    assert "NO_PRICE" not in state.waiting
 
 
 def test_a_halted_bot_waits_for_nothing(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
