@@ -34,8 +34,15 @@ class SingleOrderExecutor(OrderExecutor):
         return super().get_order_price() if market else self.config.price
 
     async def validate_sufficient_balance(self):
-        """The engine's check; a shortage counts as a failure, so that the controller waits before it tries again."""
-        await super().validate_sufficient_balance()
+        """The engine's check; a shortage counts as a failure, so that the controller waits before it tries again.
+
+        So does a check that cannot be made: older engines would leave the executor running for ever, with its level.
+        """
+        try:
+            await super().validate_sufficient_balance()
+        except Exception as error:
+            self._finish(CloseType.FAILED)
+            self._report(f"the engine cannot check the balance ({type(error).__name__}: {_short(error)})")
         if self.close_type == CloseType.INSUFFICIENT_BALANCE:
             self._report("the engine finds too little balance")
 
