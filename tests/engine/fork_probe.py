@@ -42,7 +42,8 @@ def preload():
     AllConnectorSettings.create_connector_settings()
     for path in sorted((HOME_DIR / "controllers").rglob("hummingfleet_*.py")):
         importlib.import_module(".".join(path.relative_to(HOME_DIR).with_suffix("").parts))
-    importlib.import_module("scripts.hummingfleet")
+    for name in ("scripts.hummingfleet", "hummingfleet_agent.session"):
+        importlib.import_module(name)
 
 
 async def deliver(session, message):
