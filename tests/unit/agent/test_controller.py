@@ -62,6 +62,7 @@ class Market:
 
     def __init__(self) -> None:
         self.bid, self.ask, self.ready = D(100), D(100), True
+        self.network_status: Any = None
         self.trading_rules, self.connectors = {PAIR: RULE}, {"binance": self}
 
     def get_price_by_type(self, *arguments: Any) -> Decimal:
@@ -83,6 +84,7 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     names = {
         "core.data_type.common": {"PriceType": PriceType, "OrderType": OrderType, "MarketDict": dict,
                                   "TradeType": SimpleNamespace(BUY="BUY", SELL="SELL")},
+        "core.network_iterator": {"NetworkStatus": Enum("NetworkStatus", ["CONNECTED"])},
         "core.utils.async_utils": {"safe_ensure_future": asyncio.ensure_future},
         "strategy_v2.controllers.controller_base": {
             "ControllerBase": ControllerBase, "ControllerConfigBase": ControllerConfigBase},
@@ -118,6 +120,17 @@ def hold(ledger: Ledger, amount: Decimal, price: Decimal, cell: str = "a") -> No
     ledger.intent = Intent(cell, price, amount, amount)
     ledger.record_order(f"buy {cell}", "BUY", 1)
     ledger.account(f"buy {cell}", Executed(amount, amount * price, trades=1), final=True)
+
+
+def load(name: str, base: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A controller's module."""
+    spec = importlib.util.spec_from_file_location(
+        f"{name}_under_test", Path(base.__file__).parents[1] / f"controllers/generic/{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 def a_round(controller: Any) -> list[Any]:
@@ -228,12 +241,7 @@ def test_a_halted_bot_waits_for_nothing(base: Any, monkeypatch: pytest.MonkeyPat
 def test_a_ladder_knows_the_cost_of_what_it_found(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another template bought is sold at once; a part that sells before the next look takes its cost along."""
     state, market = make_runtime(monkeypatch), Market()
-    spec = importlib.util.spec_from_file_location(
-        "dca_under_test", Path(base.__file__).parents[1] / "controllers/generic/hummingfleet_dca.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = load("hummingfleet_dca", base, monkeypatch)
     hold(state.ledger, D(1), D(100), "purchases")
     controller = module.HummingfleetDca(module.HummingfleetDcaConfig(
         connector_name="binance", trading_pair=PAIR, mode="ladder", spreads_pct=(5,), amounts_quote=(100,),
@@ -245,3 +253,21 @@ def test_a_ladder_knows_the_cost_of_what_it_found(base: Any, monkeypatch: pytest
     state.ledger.account("sale", Executed(D("0.5"), D(51), trades=1), final=False)
     a_round(controller)
     assert (state.ledger.base, state.ledger.cost) == (D("0.5"), D(50))
+
+
+def test_a_position_is_watched_although_the_bridge_fails(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, market = make_runtime(monkeypatch, max_daily_loss=50), Market()
+    module = load("hummingfleet_signal", base, monkeypatch)
+    controller = module.HummingfleetSignal(
+        module.HummingfleetSignalConfig(connector_name="binance", trading_pair=PAIR), market)
+
+    def fail() -> None:
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(controller._link, "follow", fail)
+    hold(state.ledger, D(10), D(100))
+    a_round(controller)
+    assert "BROKER_UNREACHABLE" in state.waiting and state.ledger.halt is None
+    market.bid = market.ask = D(95)
+    a_round(controller)
+    assert state.ledger.halt and state.ledger.halt.code == "RISK_MAX_DAILY_LOSS"
