@@ -97,7 +97,12 @@ class Access(Protocol):
 
     @property
     def password_path(self) -> Path:
-        """The file with its password."""
+        """The file that its password is made of."""
+        ...
+
+    @property
+    def password(self) -> str:
+        """Its password; raises OSError or ValueError."""
         ...
 
 
@@ -278,7 +283,7 @@ class _Client:
             CallbackAPIVersion.VERSION2, client_id=f"hummingfleet-{secrets.token_hex(8)}", protocol=mqtt.MQTTv5
         )
         client.suppress_exceptions = True
-        client.username_pw_set(access.user, Path(access.password_path).read_text(encoding="utf-8").strip())
+        client.username_pw_set(access.user, access.password)
         client.tls_set(ca_certs=str(access.ca_path), tls_version=ssl.PROTOCOL_TLS_CLIENT)
         client.reconnect_delay_set(*_RECONNECT_SECONDS)
         client.on_socket_open = _without_delay

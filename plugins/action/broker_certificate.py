@@ -30,14 +30,15 @@ class ActionModule(ActionBase):
             fleet = load_fleet(variables.get("hummingfleet_fleet_path"))
             actions = broker_authority.ensure(fleet, check=check)
             known = not (check and actions)
+            address = str(self._task.args["address"])
             arguments = {**self._task.args, "authority": broker_authority.authority(fleet) if known else ""}
             answer = self._ask(arguments, variables)
             if answer["due"]:
                 actions.append("issued the broker's certificate")
             if answer["request"]:
-                certificate = broker_authority.issue(fleet, answer["request"], str(self._task.args["address"]))
+                certificate = broker_authority.issue(fleet, answer["request"], address)
                 self._ask({**arguments, "certificate": certificate}, variables)
-            line = broker_authority.signals_line(fleet) if known else ""
+            line = broker_authority.signals_line(fleet, address) if known else ""
         except HummingfleetError as error:
             raise AnsibleActionFail(str(error)) from None
         result.update(changed=bool(actions), actions=actions, signals_line=line)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class BrokerError(HummingfleetError):
 class BrokerAccess:
     """How the control node reaches a node's broker: MQTT over TLS, verified with the CA in ``ca_path``.
 
-    The file at ``password_path`` holds the user's password and nothing else.
+    The password is made of the secret that the file at ``password_path`` holds.
     """
 
     host: str
@@ -52,6 +53,11 @@ class BrokerAccess:
     ca_path: Path
     user: str
     password_path: Path
+
+    @property
+    def password(self) -> str:
+        """The user's password; raises OSError, or ValueError where the file holds no text."""
+        return signals_password(self.password_path.read_text(encoding="utf-8").strip(), self.host)
 
 
 def control_dir(fleet: Fleet) -> Path:
@@ -70,7 +76,7 @@ def ca_key_path(fleet: Fleet) -> Path:
 
 
 def password_path(fleet: Fleet) -> Path:
-    """The signals user's password, the same on every node."""
+    """What the signals user's passwords are made of."""
     return control_dir(fleet) / "signals_password"
 
 
@@ -92,6 +98,15 @@ def broker_access(fleet: Fleet, node_id: str) -> BrokerAccess:
         user=SIGNALS_USER,
         password_path=password_path(fleet),
     )
+
+
+def signals_password(secret: str, host: str) -> str:
+    """The signals user's password at the broker with that address, 43 urlsafe characters.
+
+    A broker sees the password of whoever logs in. So whoever takes a node over learns one that is good there only.
+    """
+    key = hmac.digest(secret.encode(), f"hummingfleet|signals|{host}".encode(), "sha256")
+    return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
 def bot_user(tenant: str, bot: str) -> str:

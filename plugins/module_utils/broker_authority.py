@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Hummingfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the control node makes for its brokers: an authority, nodes' certificates, the signals user's password.
+"""What the control node makes for its brokers: an authority, nodes' certificates, the signals user's passwords.
 
 The folder holds ``ca.key``, its owner's only; ``ca.pem``; and ``signals_password``, its owner's only, or its group's
 too where the folder has the setgid bit: there web service and worker are two users of one group.
@@ -62,9 +62,10 @@ def ensure(fleet: Fleet, *, check: bool = False) -> list[str]:
     return made
 
 
-def signals_line(fleet: Fleet) -> str:
-    """The signals user's line of a broker's password file."""
-    return broker.user_line(broker.SIGNALS_USER, _read(broker.password_path(fleet)).decode().strip())
+def signals_line(fleet: Fleet, address: str) -> str:
+    """The signals user's line of the password file of the broker at that address."""
+    secret = _read(broker.password_path(fleet)).decode().strip()
+    return broker.user_line(broker.SIGNALS_USER, broker.signals_password(secret, address))
 
 
 def authority(fleet: Fleet) -> str:

@@ -62,8 +62,7 @@ class Place:
     def signals(self, **options: Any) -> Client:
         """Logged in as the control node does."""
         options.setdefault("tls", ssl.create_default_context(cafile=str(self.access.ca_path)))
-        password = self.access.password_path.read_text().strip()
-        return Client(self.access.host, self.access.port, self.access.user, password, **options)
+        return Client(self.access.host, self.access.port, self.access.user, self.access.password, **options)
 
     def inspect(self) -> dict[str, Any]:
         return dict(json.loads(docker("inspect", NAME))[0])
@@ -407,14 +406,15 @@ def test_a_new_version_replaces_the_passwords_of_one_tenant(place: Place) -> Non
 
 
 def test_the_control_nodes_password_is_replaced(place: Place) -> None:
-    old = place.access.password_path.read_text().strip()
+    old = place.access.password
     with place.signals() as signals, place.bot(A1) as bot:
         place.access.password_path.unlink()
         run = place.installation.start_broker("--diff")
         assert run.code == 0, run.output
         signals.ended.wait()
         assert not bot.ended.is_set()
-    assert old not in run.output and place.access.password_path.read_text().strip() not in run.output
+    assert old not in run.output and place.access.password not in run.output
+    assert place.access.password_path.read_text().strip() not in run.output
     with pytest.raises(Refused):
         trusted = ssl.create_default_context(cafile=str(place.access.ca_path))
         Client(place.access.host, place.access.port, "signals", old, tls=trusted)

@@ -94,7 +94,7 @@ class Broker:
             __node_broker_listen_address="0.0.0.0",
         )
         (folder / "config" / "mosquitto.conf").write_text(f"{made}\nuser root\n")
-        users = broker_authority.signals_line(self.fleet) + broker.user_line(BOT, PASSWORD)
+        users = broker_authority.signals_line(self.fleet, "127.0.0.1") + broker.user_line(BOT, PASSWORD)
         (folder / "users" / "passwords").write_text(users)
         (folder / "users" / "passwords").chmod(0o600)
 

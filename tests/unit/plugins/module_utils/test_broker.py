@@ -103,8 +103,17 @@ class TestAuthority:
         assert [path.read_bytes() for path in files] == before
         assert [path.stat().st_mode & 0o777 for path in files] == [0o644, 0o600, 0o600]
         assert files[0].parent.stat().st_mode & 0o777 == 0o700
-        password = broker.password_path(fleet).read_text().strip()
-        assert broker_authority.signals_line(fleet) == broker.user_line("signals", password)
+        access = broker.broker_access(fleet, "local")
+        assert broker_authority.signals_line(fleet, access.host) == broker.user_line("signals", access.password)
+
+    def test_what_one_node_learns_opens_no_other_broker(self, fleet: Fleet) -> None:
+        broker_authority.ensure(fleet)
+        here = broker.broker_access(fleet, "local")
+        there = replace(here, host="192.0.2.12")
+        assert here.password != there.password == replace(there).password
+        secret = broker.password_path(fleet).read_text().strip()
+        assert secret not in here.password and len(here.password) == len(there.password) == 43
+        assert broker_authority.signals_line(fleet, there.host) == broker.user_line("signals", there.password)
 
     def test_two_users_of_one_group_share_the_password_and_not_the_key(self, fleet: Fleet) -> None:
         folder = broker.control_dir(fleet)
@@ -147,7 +156,7 @@ class TestAuthority:
 
     def test_a_missing_password_says_what_to_do(self, fleet: Fleet) -> None:
         with pytest.raises(BrokerError, match="prepare_nodes"):
-            broker_authority.signals_line(fleet)
+            broker_authority.signals_line(fleet, "192.0.2.11")
 
 
 class TestStack:
