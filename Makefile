@@ -51,13 +51,14 @@ lab: venv ## have Docker and the images that tests and benchmarks need on this m
 	@tools/prepare_lab
 
 .PHONY: bench
-bench: venv lab ## measure converges, the web service and its worker against what else there is
+bench: venv lab ## measure converges, the web service, its worker and signals against what else there is or a bound
 	$(VENV)/bin/python tests/bench/bench_inventory.py
 	$(VENV)/bin/python tests/bench/bench_converge.py --json var/bench/converge.json
 	-$(VENV)/bin/python tests/bench/bench_start.py --json var/bench/start.json
 	-$(VENV)/bin/python tests/bench/bench_intake.py --json var/bench/intake.json
 	-$(VENV)/bin/python tests/bench/bench_latency.py --json var/bench/latency.json
 	-$(VENV)/bin/python tests/bench/bench_idle.py --json var/bench/idle.json
+	-$(VENV)/bin/python tests/bench/bench_signals.py --json var/bench/signals.json
 
 .PHONY: bench-engines
 bench-engines: venv lab ## compare the registry as the queue with DBOS while processes are killed (half an hour)
