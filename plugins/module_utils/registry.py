@@ -695,7 +695,8 @@ class Registry:
             "updated_at": now,
         }
         if row is None:
-            connection.execute(_bots.delete().where(_bots.c.tenant == document.tenant))  # of a tenant forgotten since
+            for table in (_bots, _signal_tokens, _signals):  # what a tenant forgotten since may have left
+                connection.execute(table.delete().where(table.c.tenant == document.tenant))
             connection.execute(_NEW_TENANT, {"tenant": document.tenant, "applied_revision": 0, **values})
         else:
             connection.execute(_CHANGE_TENANT, {"key": row.tenant, **values})

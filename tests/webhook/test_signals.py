@@ -25,6 +25,7 @@ from webhook.installation import Installation
 from webhook.secrets_file import SecretsFile
 from webhook.signal_bus import Ack, BusError, Late, NobodyListensError, NoBrokerError
 from webhook.signal_desk import BusyError, Places
+from webhook.signal_tokens import SignalTokens
 from webhook.signing import sign
 
 ACCEPTED = Ack(True, "accepted", "the bot has taken the signal")
@@ -379,8 +380,6 @@ def test_an_overlap_of_nothing_ends_the_old_token_at_once(sender: Sender, portal
 def test_a_revoked_token_is_worth_nothing(
     sender: Sender, web_installation: Installation, clock: Any, bus: FakeBus
 ) -> None:
-    from webhook.signal_tokens import SignalTokens
-
     SignalTokens(web_installation.registry, clock).revoke(sender.made["id"])
     assert sender.send().status_code == 401
     assert sender.signed().status_code == 401
@@ -582,6 +581,14 @@ def test_a_bot_that_cannot_trade_is_not_told(sender: Sender, bus: FakeBus, web_r
         change_document(web_registry, lambda document: document.update(as_it_was, risk_halt=None))
     assert not bus.sent
     assert sender.send().status_code == 202  # nothing was kept of those that were not passed on
+
+
+def test_a_token_from_before_the_tenant_is_worth_nothing(portal: Any, clock: Any, web_registry: Registry) -> None:
+    """Made while somebody forgot the tenant that had the id."""
+    made = SignalTokens(web_registry, clock).create("acme", "s1")
+    portal.accepted(signal_tenant())
+    sender = Sender(portal, clock, {"bot": "s1", "token": made.text})
+    assert sender.send().status_code == 401
 
 
 def test_a_halt_that_an_operator_lifted_keeps_no_signal_back(sender: Sender, web_registry: Registry) -> None:
