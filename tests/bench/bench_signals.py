@@ -176,21 +176,29 @@ class Place(Installation):
             body["size_quote"] = SIZE
         return {**body, "sent_at": time.time(), **fields}
 
+    def connect(self) -> tuple[float, int]:
+        """Sends a first signal, with which the web process connects to the broker, as often as that takes too long.
+
+        Returns seconds from the first attempt to the bot's refusal (it has nothing to sell), and how many attempts.
+        """
+        began, attempts = time.time(), 0
+        while True:
+            attempts += 1
+            status, body = self._post(self.signal("close"))
+            if (status, body.get("code")) == (409, "no_position"):
+                return time.time() - began, attempts
+            if status != 503:
+                raise SystemExit(f"the first signal was answered {status}: {body}")
+            time.sleep(0.5)
+
     def trade(self, action: str) -> tuple[float, float]:
         """Sends a signal, which has to be accepted; seconds until the answer, and until the order."""
         before = {order["order_id"] for order in self.signal_orders()}
-        body = json.dumps(self.signal(action))
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         began = time.time()
-        try:
-            connection.request("POST", PATH, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            content = answer.read()
-        finally:
-            connection.close()
+        status, answer = self._post(self.signal(action))
         answered = time.time() - began
-        if answer.status != 202:
-            raise SystemExit(f"the signal was answered {answer.status}: {content.decode(errors='replace')}")
+        if status != 202:
+            raise SystemExit(f"the signal was answered {status}: {answer}")
 
         def new() -> list[dict[str, Any]]:
             return [order for order in self.signal_orders() if order["order_id"] not in before]
@@ -198,6 +206,16 @@ class Place(Installation):
         order = wait_until(new, f"the order of {action} is on the exchange")[0]
         wait_until(lambda: self._agreed(began), "bot and exchange agree about it")
         return answered, order["time"] / 1000 - began
+
+    def _post(self, signal: dict[str, Any]) -> tuple[int, Any]:
+        """Status and body of the answer to a signal, over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("POST", PATH, json.dumps(signal), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
 
     def signal_orders(self) -> list[dict[str, Any]]:
         """All orders ever of the bot that trades on signals."""
@@ -357,6 +375,7 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
     chance = random.Random(2026)
     with place() as here:
         loads = [os.getloadavg()[0]]
+        first, attempts = here.connect()
         signals = measure_signals(here, count, chance)
         loads.append(os.getloadavg()[0])
         refusals = measure_refusals(here)
@@ -365,6 +384,7 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
     return {
         "processors": os.cpu_count(),
         "load_before_between_after": [round(one, 2) for one in loads],
+        "first_signal": {"seconds": round(first, 3), "attempts": attempts},
         "signals": signals,
         "refusals": refusals,
         "live_changes": changes,
@@ -382,6 +402,7 @@ def main() -> int:
         parser.error("--signals has to be a multiple of 4, so that the position is closed at the end")
     figures = measure(options.signals, options.rounds)
     changes = figures["live_changes"]
+    first = figures["first_signal"]
     rows = {**figures["signals"], "bot.updated to grid": changes["grid"], "bot.updated to ladder": changes["dca"]}
     print(f"{'':<34} {'p50 ms':>9} {'p95 ms':>9} {'max ms':>9}")
     for name, row in rows.items():
@@ -389,6 +410,7 @@ def main() -> int:
         print(f"{name:<34} {' '.join(f'{number:9.0f}' for number in numbers)}")
     for name, row in figures["refusals"].items():
         print(f"{name:<34} {row['p50_ms']:9.1f} {row['p95_ms']:9.1f} {row['max_ms']:9.1f}")
+    print(f"first signal, with the connection to the broker: {first['seconds']} s in {first['attempts']} attempt(s)")
     print(f"load before, between, after: {figures['load_before_between_after']} on {figures['processors']} processors")
     bounds = [
         Bound("POST of a signal to its order on the exchange, slowest, s", rows["POST to order"]["max_seconds"], 2),
