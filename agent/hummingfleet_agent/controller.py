@@ -238,12 +238,12 @@ class FleetController(ControllerBase):
         return frozenset(begun - {entry.cell for entry in self.ledger.unsettled()})
 
     def _exposure(self) -> Exposure:
-        """The ledger's exposure with the orders that are about to be written down."""
+        """The ledger's exposure with the buys that are about to be written down."""
         exposure = self.ledger.exposure()
         written = {entry.cell for entry in self.ledger.unsettled()}
         for order, _ in self._pending.values():
-            if order.key not in written:
-                exposure = exposure.with_order(order.side, order.amount * order.price)
+            if order.side == "BUY" and order.key not in written:
+                exposure = exposure.with_buy(order.amount * order.price)
         return exposure
 
     def _actions(self, decision: Decision, mid: Decimal | None) -> list[ExecutorAction]:
@@ -274,7 +274,8 @@ class FleetController(ControllerBase):
                 short[order.side] += 1
                 continue
             funds[order.side] -= needed
-            exposure = exposure.with_order(order.side, value)
+            if order.side == "BUY":
+                exposure = exposure.with_buy(value)
             actions.append(self._create(order, now))
             created += 1
         self._report_held_back(held_back)

@@ -312,11 +312,11 @@ class Ledger:
         return {key: cell for key, cell in self.cells.items() if key != LOOSE}
 
     def exposure(self, *, without: str = "") -> Exposure:
-        """Position and open orders as the order limits count them; ``without``: the client id of an order not meant."""
-        open_orders = [entry for entry in self.unsettled() if entry.client_id != without]
-        resting = sum(((entry.amount - entry.executed.base) * entry.price for entry in open_orders
-                       if entry.side == "BUY" and entry.amount and entry.price), ZERO)
-        return Exposure(self.cost, resting, len(open_orders))
+        """Position and open buys as the order limits count them; ``without``: the client id of an order not meant."""
+        buys = [entry for entry in self.unsettled() if entry.side == "BUY" and entry.client_id != without]
+        resting = sum(((entry.amount - entry.executed.base) * entry.price for entry in buys
+                       if entry.amount and entry.price), ZERO)
+        return Exposure(self.cost, resting, len(buys))
 
     def sellable_base(self, *, without: str = "") -> Decimal:
         """Base that the bot holds beyond what its open sales may still sell."""

@@ -79,16 +79,15 @@ class Breach:
 
 @dataclass(frozen=True)
 class Exposure:
-    """``position`` at cost and ``resting``, what open buys may still spend (quote); the number of open orders."""
+    """``position`` at cost and ``resting``, what open buys may still spend (quote); ``open_orders``, their number."""
 
     position: Decimal = ZERO
     resting: Decimal = ZERO
     open_orders: int = 0
 
-    def with_order(self, side: str, value: Decimal) -> "Exposure":
-        """The exposure with one more open order worth ``value``."""
-        resting = self.resting + value if side == "BUY" else self.resting
-        return replace(self, resting=resting, open_orders=self.open_orders + 1)
+    def with_buy(self, value: Decimal) -> "Exposure":
+        """The exposure with one more open buy worth ``value``."""
+        return replace(self, resting=self.resting + value, open_orders=self.open_orders + 1)
 
 
 def judge_order(

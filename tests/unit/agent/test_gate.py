@@ -174,16 +174,26 @@ def test_a_market_order_that_waited_is_not_sent(patch: pytest.MonkeyPatch) -> No
 
 
 def test_what_filled_while_an_order_waited_stops_it_without_a_halt(patch: pytest.MonkeyPatch) -> None:
-    gate = Gate(patch, max_open_orders=2)
+    gate = Gate(patch, max_position=D(200))
     client_id = gate.send("BUY", D(1), D(100))
     bought = gate.send("BUY", D(1), D(100))
     assert client_id and bought
-    gate.execute(bought, D("0.9"), D(100))
-    # A sale of the part that filled is never held back, whatever rests.
-    assert gate.send("SELL", D("0.9"), D(110))
-    with pytest.raises(OrderRefusedError, match="max_open_orders"):
+    gate.execute(bought, D(1), D(101))
+    with pytest.raises(OrderRefusedError, match="max_position"):
         gate.state.admit(None, client_id=client_id, side="BUY", amount=D(1), price=D(100), is_market=False, waited=True)
     assert gate.state.ledger.halt is None
+
+
+def test_sales_are_no_opening_orders(patch: pytest.MonkeyPatch) -> None:
+    gate = Gate(patch, max_open_orders=2)
+    bought = gate.send("BUY", D(1), D(100))
+    assert bought
+    gate.execute(bought, D("0.9"), D(100))
+    # Neither does a sale take a place, nor is one held back where every place is taken.
+    assert gate.send("SELL", D("0.4"), D(110))
+    assert gate.send("BUY", D(1), D(99))
+    assert gate.send("SELL", D("0.4"), D(120))
+    assert gate.send("BUY", D(1), D(98)) is None
 
 
 def test_an_order_that_was_given_up_while_it_waited_does_not_leave(patch: pytest.MonkeyPatch) -> None:
