@@ -748,6 +748,7 @@ class TestSilentBots:
             release.wait()
 
         bus.meanwhile = wait
+
         def send(one: Sender) -> None:
             another().post("/v1/signals", data=json.dumps(one.body()).encode(), content_type="text/plain")
 
