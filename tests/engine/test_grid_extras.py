@@ -114,6 +114,7 @@ def test_extras(sandbox: Sandbox, make_bot: Callable[..., Bot]) -> None:
     # Trailing stop: armed at 0.25 percent above the loss so far, at 34900; sold a tenth of a percent below the highest.
     market.move(35250)
     resume(bot)
+    wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
     market.move(33900, 34600, 34900)
     wait_for_grid(sandbox, bot, GUIDE_LEVELS[:9], [(D(35000), LOT_34500)])
     pid, changed_at = bot.pid(), change(bot, trailing_activation_pct=0.25, trailing_delta_pct=0.1)
