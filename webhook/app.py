@@ -47,6 +47,10 @@ _HEADERS = (
 )
 
 
+SIGNAL_DESK = "hummingfleet.signal_desk"
+"""Where the application keeps its SignalDesk (``app.extensions``)."""
+
+
 def create_app(
     installation: Installation | None = None,
     *,
@@ -117,6 +121,7 @@ def create_app(
         )
     )
     app = Flask("hummingfleet", static_folder=None, template_folder=None)
+    app.extensions[SIGNAL_DESK] = signal_desk
     app.url_map.merge_slashes = False  # another path is another thing, not a redirect
     # Whatever a request says about its length, no more than this is read; one more than allowed, so that it shows.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1

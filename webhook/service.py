@@ -163,9 +163,11 @@ def serve(
 
 
 def _create_app(installation: Installation) -> Any:
-    from .app import create_app
+    from .app import SIGNAL_DESK, create_app
 
-    return create_app(installation)
+    app = create_app(installation)
+    threading.Thread(target=app.extensions[SIGNAL_DESK].connect, name="connect-brokers", daemon=True).start()
+    return app
 
 
 def _check_secrets(settings: WebhookSettings) -> None:

@@ -96,6 +96,14 @@ class SignalDesk:
         self._places = Places(waiting)
         self._clock = clock
 
+    def connect(self) -> None:
+        """Connects to the nodes that have bots for signals, so that no first signal has to wait for that."""
+        with _in_the_log():
+            for node in self._log.nodes():
+                # The bus says so in its log, and goes on trying.
+                with contextlib.suppress(BusError):
+                    self._bus.check(node)
+
     def pass_on(self, sender: SignalToken, signal: Signal) -> Delivery:
         """Has the token's bot told of the signal, unless it was before.
 
@@ -148,4 +156,4 @@ def _in_the_log() -> Iterator[None]:
     try:
         yield
     except RegistryError as error:
-        _LOG.error("what became of a signal could not be written down: %s", error)
+        _LOG.error("the registry did not answer for signals: %s", error)

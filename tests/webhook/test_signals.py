@@ -20,7 +20,7 @@ from flask import Flask
 
 from tests import factories
 from webhook import work
-from webhook.app import create_app
+from webhook.app import SIGNAL_DESK, create_app
 from webhook.installation import Installation
 from webhook.secrets_file import SecretsFile
 from webhook.signal_bus import Ack, BusError, Late, NobodyListensError, NoBrokerError
@@ -36,6 +36,7 @@ class FakeBus:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
+        self.checked: list[str] = []
         self.answer: Ack | Exception | None = ACCEPTED
         self.problem: Exception | None = None
         self.before: Callable[[], None] = lambda: None
@@ -46,6 +47,7 @@ class FakeBus:
         self.late = late
 
     def check(self, node: str) -> None:
+        self.checked.append(node)
         self.before()
         if self.problem is not None:
             raise self.problem
@@ -907,3 +909,10 @@ def test_without_a_broker_the_answer_says_so(web_installation: Installation, sen
     answer = client.post("/v1/signals", json=sender.body())
     assert (answer.status_code, problem_of(answer)) == (503, "signals-unavailable no_broker")
     assert "no broker" in answer.get_json(force=True)["detail"]
+
+
+def test_the_nodes_with_bots_for_signals_are_connected_beforehand(app: Flask, sender: Sender, bus: FakeBus) -> None:
+    """``sender`` is a bot's; a node that cannot be reached keeps nobody from anything."""
+    bus.problem = BusError("down")
+    app.extensions[SIGNAL_DESK].connect()
+    assert bus.checked == ["local"] and bus.sent == []
