@@ -82,6 +82,7 @@ def test_images_are_pulled_where_a_registry_answers_and_the_second_run_changes_n
     assert code == 0, output
     assert recap["changed"] == 1
     assert {call.split()[-1].split(":")[0] for call in node.calls("pull")} == {
+        "eclipse-mosquitto",
         "hummingbot/hummingbot",
         "postgres",
         "redis",
