@@ -44,7 +44,8 @@ def test_up_makes_secrets_runs_both_restarts_one_and_ends_both(place: Place) -> 
     place.manager.expect("READY=1", of=process)
     assert place.secrets_path.stat().st_mode & 0o777 == 0o600
     wait_for(lambda: get(place.port, "/readyz")[0] == 200)
-    assert get(place.worker_port, "/readyz")[0] == 200
+    # Its first look at the registry comes after it has said that it works.
+    wait_for(lambda: get(place.worker_port, "/readyz")[0] == 200)
     first = children(process)
     os.kill(first["serve"], signal.SIGKILL)
     wait_for(lambda: children(process).get("serve", first["serve"]) != first["serve"])
