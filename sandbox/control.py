@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     command("faults", "the faults in effect", lambda c, o: c.get("/faults"), _show_faults)
     made = command("fault", "put a fault into effect", _add_fault, lambda data: _show_faults({"faults": [data]}))
     made.add_argument("kind", help="error, unauthorized, insufficient_balance, slow, lost_request, lost_response, "
-                                   "outcome_unknown, outage")
+                                   "outcome_unknown, thin_book, outage")
     for name, kind in (("path", str), ("method", str), ("account", str), ("count", int), ("percent", float),
                        ("seconds", float), ("status", int), ("code", int), ("message", str), ("mode", str),
                        ("seed", int)):

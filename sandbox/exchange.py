@@ -377,8 +377,11 @@ class Exchange:
 
     # --- orders ---
 
-    def place(self, name: str, request: OrderRequest, *, test: bool = False) -> tuple[Order, list[Fill]]:
-        """Check, accept and match a new order; returns it with its fills. With `test` it is only checked."""
+    def place(self, name: str, request: OrderRequest, *, test: bool = False,
+              thin_book: bool = False) -> tuple[Order, list[Fill]]:
+        """Check, accept and match a new order; returns it with its fills.
+
+        With `test` it is only checked; with `thin_book` an order at market finds half of what it asks for."""
         account, market = self.accounts[name], self.markets[request.pair]
         order = self._checked(account, market, request)
         spent = market.rules.quote if order.side is Side.BUY else market.rules.base
@@ -394,7 +397,8 @@ class Exchange:
         self._order_changed(order, "NEW", None)
         fills: list[Fill] = []
         if order.time_in_force is not TimeInForce.FOK or self._can_fill_at_once(market, order):
-            fills = self._take(market, order)
+            halved = thin_book and order.type is OrderType.MARKET
+            fills = self._take(market, order, floor_to(order.quantity / 2, market.rules.lot) if halved else None)
         if order.is_open:
             if order.type is OrderType.MARKET or order.time_in_force is not TimeInForce.GTC:
                 self._close(order, Status.EXPIRED)
@@ -563,10 +567,14 @@ class Exchange:
             offered += other.remaining
         return offered >= order.quantity
 
-    def _take(self, market: Market, order: Order) -> list[Fill]:
+    def _take(self, market: Market, order: Order, most: Decimal | None) -> list[Fill]:
+        """Match with what is there; `most`: what may be filled, None for all of it."""
         fills: list[Fill] = []
         for price, other in list(self._offers(market, order)):
-            quantity = order.remaining if other is None else min(order.remaining, other.remaining)
+            wanted = order.remaining if most is None else min(order.remaining, most - order.executed)
+            quantity = wanted if other is None else min(wanted, other.remaining)
+            if not quantity:
+                break
             trade = self._trade(market, price, quantity, buyer_is_maker=order.side is Side.SELL)
             if other is None:
                 self._book_house(market, order.side, price, quantity)

@@ -32,8 +32,13 @@ class FaultKind(StrEnum):
     """Carried out; the connection ends without an answer, after `seconds`."""
     OUTCOME_UNKNOWN = "outcome_unknown"
     """Carried out; answered 503 as Binance does when it does not know."""
+    THIN_BOOK = "thin_book"
+    """Carried out; of an order at market half is filled, what is left expires: the book has no more."""
     OUTAGE = "outage"
     """Everything refuses: `mode` refuse (connections refused) or 503, until deleted."""
+
+
+_OF_NEW_ORDERS = frozenset({FaultKind.INSUFFICIENT_BALANCE, FaultKind.THIN_BOOK})
 
 
 @dataclass
@@ -62,7 +67,7 @@ class Fault:
         """Whether it strikes this request; counts down and rolls the dice."""
         if self.kind is FaultKind.OUTAGE or self.count == 0:
             return False
-        if self.kind is FaultKind.INSUFFICIENT_BALANCE and (method, path) != ("POST", "/api/v3/order"):
+        if self.kind in _OF_NEW_ORDERS and (method, path) != ("POST", "/api/v3/order"):
             return False
         if not fnmatch.fnmatchcase(path, self.path) or (self.method is not None and self.method != method):
             return False

@@ -35,6 +35,7 @@ from sandbox.streams import Streams
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PARAMETERS = 40
+THIN_BOOK = web.RequestKey("thin_book", bool)
 DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 INTEGER = re.compile(r"[0-9]{1,19}")
 
@@ -129,6 +130,7 @@ class Call:
 
     parameters: Parameters
     account: Account | None
+    thin_book: bool = False
 
     @property
     def owner(self) -> Account:
@@ -227,6 +229,9 @@ class Rest:
             raise fault.error()
         if fault.kind is FaultKind.LOST_REQUEST:
             raise LostConnection
+        if fault.kind is FaultKind.THIN_BOOK:
+            request[THIN_BOOK] = True
+            return await handler(request)
         if fault.kind is FaultKind.SLOW:
             response = await handler(request)
             await asyncio.sleep(fault.seconds)
@@ -245,7 +250,7 @@ class Rest:
             parameters = Parameters(_parse(query, body))
             account = self._authenticate(request, parameters, query, body) if signed else None
             try:
-                return web.json_response(handler(Call(parameters, account)))
+                return web.json_response(handler(Call(parameters, account, request.get(THIN_BOOK, False))))
             except ExchangeError as error:
                 if account is not None:
                     self.stats.refused[account.name, _route(request), str(error)] += 1
@@ -424,7 +429,7 @@ class Rest:
         parameters.finish()
         request = OrderRequest(market.rules.name, side, kind, time_in_force, quantity, quote_quantity, price,
                                client_order_id)
-        order, fills = self.exchange.place(call.owner.name, request, test=test)
+        order, fills = self.exchange.place(call.owner.name, request, test=test, thin_book=call.thin_book)
         if test:
             return {}
         log.info("order %d: account %s %s %s %s %s at %s: %s", order.id, order.account, order.type.value,

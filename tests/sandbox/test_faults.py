@@ -60,6 +60,22 @@ async def test_refusing_faults_do_not_carry_the_order_out(
     assert await client.signed("GET", "/openOrders") == (200, [])
 
 
+async def test_half_of_a_market_order_expires_in_a_thin_book(client: Client, control: Control) -> None:
+    await put(control, kind="thin_book", count=3)
+    before = await client.balances()
+    order = await client.order("BUY", "0.00033", type="MARKET")
+    assert (order["status"], order["executedQty"]) == ("EXPIRED", "0.00016000")
+    order = await client.order("SELL", "0.1", type="MARKET")
+    assert (order["status"], order["executedQty"]) == ("EXPIRED", "0.05000000")
+    # An order with a price is none of its business, and nothing stays locked.
+    resting = await client.order("BUY", "0.1", "30000")
+    assert resting["status"] == "NEW"
+    await client.signed("DELETE", "/openOrders", symbol="BTCUSDT")
+    after = await client.balances()
+    assert after["BTC"][1] == after["USDT"][1] == before["USDT"][1]
+    assert (await client.order("BUY", "0.1", type="MARKET"))["status"] == "FILLED"
+
+
 async def test_fault_of_one_account_leaves_the_other_alone(client: Client, other: Client, control: Control) -> None:
     await put(control, kind="unauthorized", account="acme")
     assert (await client.signed("GET", "/account"))[0] == 401
