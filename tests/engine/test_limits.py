@@ -294,6 +294,34 @@ def test_the_gate_stops_a_strategy_that_is_out_of_control(
     assert bot.stop() == 0
 
 
+@pytest.mark.parametrize(("limit", "threshold", "value"), [
+    ("max_position", 150, "204.0000"), ("max_open_orders", 2, "6.0000")])
+def test_a_strategy_far_beyond_a_limit_halts_for_good(
+        sandbox: Sandbox, make_bot: MakeBot, tmp_path: Path, limit: str, threshold: int, value: str) -> None:
+    """Orders of 68, of which two are within the limit, and a death in the middle of the halt."""
+    bot, send = rogue_bot(make_bot, tmp_path, risk={limit: threshold})
+    bot.start()
+    send(*[("BUY", "0.002", "34000")] * 2)
+    wait_for("two are on the exchange", lambda: len(sandbox.orders(bot.account)) == 2)
+    sandbox.fault("error", bot.account, path="/api/v3/order", method="DELETE")
+    send(*[("BUY", "0.002", "34000")] * 4)
+    bot.wait_for_phase("halted")
+    bot.kill_python()
+    assert len(sandbox.orders(bot.account)) == 2, "it died too late to show anything"
+    sandbox.heal()
+    # It comes back halted, takes its orders off the exchange, and lets nothing through that the strategy sends.
+    bot.restart()
+    bot.wait_for_phase("halted")
+    wait_for("its orders are cancelled", lambda: sandbox.orders(bot.account) == [])
+    wait_for("it is connected", lambda: all(bot.heartbeat["connectors"].values()))
+    send(("BUY", "0.0003", "34000"), ("BUY", "0.0003"))
+    wait_for("all others are stopped", lambda: bot.log().count("ORDER_STOPPED") == 4 + 2)
+    assert len(sandbox.orders(bot.account, "all")) == 2
+    assert bot.heartbeat["halted"]["code"] == f"RISK_{limit.upper()}"
+    assert f"RISK_HALT limit={limit} value={value} threshold={threshold}" in bot.log()
+    assert bot.stop() == 0
+
+
 def test_orders_that_waited_for_the_rate_limit_do_not_leave_a_halted_bot(
         sandbox: Sandbox, make_bot: MakeBot, tmp_path: Path) -> None:
     """The engine queues what exceeds the exchange's rate limit, for minutes if need be."""
