@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.broker import Broker
 from tests.engine.harness import Bot, Sandbox
 
 
@@ -58,3 +59,13 @@ def make_bot(sandbox: Sandbox, tmp_path: Path) -> Iterator[Callable[..., Bot]]:
         sandbox.heal()
         for bot in bots:
             bot.remove()
+
+
+@pytest.fixture
+def broker(sandbox: Sandbox, tmp_path: Path) -> Iterator[Broker]:
+    """A broker that is not started yet."""
+    made = Broker(sandbox, tmp_path / "broker")
+    try:
+        yield made
+    finally:
+        made.remove()
