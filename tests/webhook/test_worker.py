@@ -84,6 +84,8 @@ class Playbook:
         assert lease is not None
         outcome = {"bots": {bot["id"]: {"state": bot["state"]} for bot in record.document["bots"]}}
         registry.record_outcome(name, revision=record.revision, fence=lease.fence, applied=True, outcome=outcome)
+        # Who looks sees it, too, unless the test says otherwise.
+        self.bots.setdefault(name, outcome["bots"])
         if playbook == "remove_tenant":
             registry.forget(name, fence=lease.fence)
         else:
