@@ -57,9 +57,9 @@ def examine(here: Installation, run: Callable[..., RunResult], *, nodes: bool = 
         "catalogue",
         lambda: (
             f"{len(here.catalogue.releases)} release(s), {len(here.catalogue.plans)} plan(s), "
-            f"{len(here.catalogue.exchanges)} exchange(s) with rules"
+            f"{len(here.catalogue.exchanges)} exchange(s) with rules, {len(here.catalogue.scripts)} strategies of your own"
         ),
-        "restore the catalogue's files",
+        "correct the file, or restore it",
     )
     yield from _one("key ring", lambda: _keyring(here), "make one with: hummingfleet keyring init")
     yield from _registry(here)

@@ -552,6 +552,9 @@ class Views:
     def create_signal_token(self, call: Call) -> Response:
         """A new token; the bot's other ones end."""
         tenant, bot = self._bot(call)
+        if request.content_length:
+            # Somebody whose token has leaked must not believe that a body has ended it.
+            raise Problem(problems.QUERY, "this request has no body: overlap_seconds belongs into the address")
         if not self._s.signal_log.receiver(tenant, bot).takes_signals:
             raise Problem(problems.SIGNAL_REFUSED, "the bot's strategy takes no signals", code="no_signals")
         self._s.secrets_file.secrets("signals")  # fails now rather than with a token that nobody was shown

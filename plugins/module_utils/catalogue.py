@@ -209,8 +209,11 @@ def load_catalogue(folder: Path | str) -> Catalogue:
                 raise ValueError(f"{path.stem} is not a connector in connectors.json")
             exchanges[path.stem] = _exchange(path.stem, _yaml(path))
     scripts = {}
-    for path in sorted((root / "strategies").glob("*/description.yml")):
+    for folder in sorted((root / "strategies").glob("[!._]*")):
+        path = folder / "description.yml"
         with _at(path):
+            if not folder.is_dir():
+                raise ValueError(f"{folder.name} has to be in a folder of its strategy's name")
             scripts[path.parent.name] = script(path.parent.name, _yaml(path), _read(path.with_name("controller.py")))
     return Catalogue(releases=releases, plans=plans, connectors=connectors, exchanges=exchanges, scripts=scripts)
 

@@ -353,7 +353,8 @@ class _Builder:
             (f"{home}/logs", "0700", self.uid),
         ):
             self._directory(path, mode, owner=owner)
-        folders = sorted({str(Path(path).parent) for path in (*keystore, *strategy_files)} - {"."})
+        # Every level, those above first: a folder is made inside one that is there.
+        folders = sorted({str(above) for path in (*keystore, *strategy_files) for above in Path(path).parents} - {"."})
         for folder in folders:
             self._directory(f"{home}/config/{folder}", "0750", owner=0)
         self._secret("secrets/keystore_password", password)

@@ -420,6 +420,11 @@ def test_tokens_are_made_for_bots_that_take_signals_and_by_who_may(sender: Sende
     assert portal.get(TOKEN_PATH.format("acme", "s1"), "portal", "other").status_code == 404
     assert portal.post(TOKEN_PATH.format("acme", "nobody"), "portal").status_code == 404
     assert portal.post(TOKEN_PATH.format("acme", "s1") + "?overlap_seconds=-1", "portal").status_code == 400
+    # In a body it would be overlooked, and a token that has leaked would stay good.
+    body = portal.client.post(
+        TOKEN_PATH.format("acme", "s1"), headers=portal.bearer("portal"), json={"overlap_seconds": 0}
+    )
+    assert body.status_code == 400 and "belongs into the address" in body.text
     assert problem_of(portal.post(TOKEN_PATH.format("acme", "g1"), "portal")) == "signal-refused no_signals"
 
 

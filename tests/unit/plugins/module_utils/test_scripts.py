@@ -16,6 +16,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.catalogue import
     CatalogueError,
     load_catalogue,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.credentials import encrypt_connection
 from ansible_collections.hummingfleet.core.plugins.module_utils.document import (
     DocumentError,
     bot_context,
@@ -23,6 +24,9 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.document import 
     parse_document,
     read_document,
 )
+from ansible_collections.hummingfleet.core.plugins.module_utils.fleet import parse_fleet
+from ansible_collections.hummingfleet.core.plugins.module_utils.keyring import generate_keyring
+from ansible_collections.hummingfleet.core.plugins.module_utils.render import Renderer, render_stack
 from ansible_collections.hummingfleet.core.plugins.module_utils.scripts import script
 from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES, templates
 
@@ -130,6 +134,37 @@ def test_a_wrong_description_is_refused_with_the_reason(
 def test_wrong_code_is_refused_with_the_reason(description: dict[str, Any], name: str, code: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         script(name, description, code)
+
+
+def test_every_folder_of_its_bot_is_made_after_the_one_above(catalogue: Catalogue, tmp_path: Path) -> None:
+    keyring = generate_keyring(tmp_path / "keyring.yml")
+    node = {"ansible_connection": "local", "memory_mib": 8192}
+    fleet = {"plugin": "hummingfleet.core.tenants", "nodes": {"local": node}}
+    renderer = Renderer(parse_fleet(fleet, tmp_path / "fleet.tenants.yml"), catalogue, keyring, "build")
+    connection = encrypt_connection(
+        {"api_key": "key", "api_secret": "secret"}, connection_id="ex1", exchange="binance", tenant="acme",
+        keyring=keyring, key_id="k1", connectors=catalogue.connectors,
+    )  # fmt: skip
+    data = factories.stored_document(bots=document()["bots"], exchange_connections=[connection], plan="business")
+    stack, secrets = render_stack(parse_document(data, catalogue).plain(), renderer, revision=1, fence=1)
+    made = [entry["path"] for entry in stack["directories"]]
+    paths = [file["path"] for file in stack["files"]]
+    assert f"bots/b1/config/code/controllers/generic/{NAME}.py" in paths
+    for number, path in enumerate(made):
+        assert str(Path(path).parent) in {".", *made[:number]}, path
+    for path in (*paths, *secrets):
+        assert str(Path(path).parent) in {".", *made}, path
+
+
+def test_what_is_not_a_strategys_folder_is_named(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(factories.ROOT / "catalogue", tmp_path / "catalogue"))
+    shutil.copytree(EXAMPLE, folder / "strategies")
+    with pytest.raises(CatalogueError, match="has to be in a folder of its strategy's name"):
+        load_catalogue(folder)
+    shutil.rmtree(folder / "strategies")
+    (folder / "strategies" / NAME).mkdir(parents=True)
+    with pytest.raises(CatalogueError, match=r"range_keeper_v1/description\.yml cannot be read"):
+        load_catalogue(folder)
 
 
 def test_the_file_at_fault_is_named(tmp_path: Path) -> None:
