@@ -57,7 +57,7 @@ INPUTS: Final = ("agent", "catalogue", "plugins/module_utils", "sandbox", "tests
                  "tests/strategies_documents.py")  # fmt: skip
 """What a result depends on besides the image."""
 
-_ORDERS: Final = r"test_limits::.*(order_limits|gate|rate_limit)"
+_ORDERS: Final = r"test_limits::.*(order_limits|gate|rate_limit|far_beyond)"
 _LOSSES: Final = r"test_limits::.*loss_limits"
 ROWS: Final[Sequence[tuple[str, str]]] = (
     ("Template `grid`", r"^test_grid"),
