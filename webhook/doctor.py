@@ -58,7 +58,7 @@ def examine(here: Installation, run: Callable[..., RunResult], *, nodes: bool = 
         lambda: (
             f"{len(here.catalogue.releases)} release(s), {len(here.catalogue.plans)} plan(s), "
             f"{len(here.catalogue.exchanges)} exchange(s) with rules, "
-            f"{len(here.catalogue.scripts)} strategies of your own"
+            f"{len(here.catalogue.scripts)} strategy(s) of your own"
         ),
         "correct the file, or restore it",
     )
