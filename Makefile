@@ -22,7 +22,7 @@ demo-down: venv ## remove what the demo made
 .PHONY: test
 test: venv lint lab ## run every check and test, the real engine's included
 	@# Much of their time is waiting: more workers than processors.
-	$(PYTEST) tests -m 'not alone' -n 6 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) tests -m 'not alone' -n 5 --dist loadfile --no-loadscope-reorder
 	$(PYTEST) tests -m alone
 
 .PHONY: test-quick

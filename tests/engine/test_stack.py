@@ -313,7 +313,7 @@ def test_a_key_that_the_exchange_refuses_is_told_to_operator_and_user(
         data["bots"][0]["state"] = "running"
 
     installation.change(TENANT, use_another_key)
-    run = installation.converge("-e", "tenant_stack_health_timeout_seconds=45")
+    run = installation.converge("-e", "tenant_stack_health_timeout_seconds=75")
     assert run.code != 0
     outcome = installation.registry.get(TENANT).outcome
     assert (outcome["problem"], outcome["bots"]["b1"]["state"]) == ("exchange_unanswered", "settling"), outcome

@@ -39,6 +39,7 @@ VOLATILE = frozenset(
     )
 )
 NUMBERS = re.compile(
+    r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\.\d+|\d+:\d\d:\d\d\.\d+|"  # times, durations
     r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16}\b|ansible-tmp-[0-9.-]+|ansible-local-\w+|/dev/pts/\d+|j\d+\.\d+|"
     r"Paused for [0-9.]+|\d+[.:]\d{3,}|\b\d{4,}\b"
 )
