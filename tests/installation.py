@@ -147,6 +147,14 @@ class Installation:
         for plan in plans.values():
             plan.update(bot_memory_mib=64, postgres_memory_mib=64, redis_memory_mib=16)
 
+    def allow_strategy(self, source: Path, *, plan: str) -> Path:
+        """Puts an operator's own strategy into the catalogue and a plan; its folder there."""
+        folder = self.folder / "catalogue" / "strategies" / source.name
+        shutil.copytree(source, folder)
+        self._edit_catalogue("plans", lambda plans: plans[plan]["strategies"].append(source.name))
+        self.catalogue = load_catalogue(self.fleet.catalogue)
+        return folder
+
     # - tenants -
 
     def connection(self, tenant: str, **secrets: str) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def examine(here: Installation, run: Callable[..., RunResult], *, nodes: bool = 
         ),
         "correct the file, or restore it",
     )
+    yield from _plans(here)
     yield from _one("key ring", lambda: _keyring(here), "make one with: hummingfleet keyring init")
     yield from _registry(here)
     yield from _webhook(here)
@@ -75,6 +76,21 @@ def _one(subject: str, look: Callable[[], str], action: str) -> Iterator[Check]:
         yield Check(subject, Level.OK, look())
     except HummingfleetError as error:
         yield Check(subject, Level.FAIL, str(error), action)
+
+
+def _plans(here: Installation) -> Iterator[Check]:
+    """Strategies that plans name and nobody has: mistyped, or withdrawn."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils.strategies import TEMPLATES
+
+    try:
+        plans, scripts = here.catalogue.plans, here.catalogue.scripts
+    except HummingfleetError:
+        return  # the check of the catalogue says so
+    for plan in plans.values():
+        unknown = sorted({*plan.strategies} - {"*", *TEMPLATES, *scripts})
+        if unknown:
+            yield Check(f"plan {plan.name}", Level.WARN, f"it names strategies that do not exist: {', '.join(unknown)}",
+                        f"correct the plan; there are: {', '.join([*TEMPLATES, *scripts])}")  # fmt: skip
 
 
 def _keyring(here: Installation) -> str:

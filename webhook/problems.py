@@ -87,7 +87,7 @@ SIGNAL_INVALID = Kind(
 SIGNAL_STALE = Kind(
     "signal-stale",
     422,
-    "Signal too old",
+    "Signal too old or in the future",
     "It was sent longer ago than the bot allows, or in the future. Nothing is traded.",
 )
 TOO_MANY_EVENTS = Kind(

@@ -20,6 +20,7 @@ _ID_MAX_CHARACTERS = 32
 
 _ID = r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w-])"
 _BOT = re.compile(r"\bbot " + _ID)
+_REFUSES = re.compile(_BOT.pattern + " refuses its new configuration")
 _CONNECTION = re.compile(r"\bconnection " + _ID)
 _FAULT = re.compile(r"^- /?([\w/~-]*)[^\n:]*: ([^\n]*?)(?:; allowed: [^\n]*)?$", re.MULTILINE)
 _LOG = re.compile(r"\(its log: (.*?)\)(?=; |$)", re.DOTALL)
@@ -73,7 +74,12 @@ def _engine(message: str) -> str:
     bots = _bots(message)
     if not bots:
         return "A bot was started and does not trade." + _said(message)
-    verb = "was started and does not trade" if " and " not in bots else "were started and do not trade"
+    several = " and " in bots
+    own = _LOG.sub("", message)  # what is quoted of a bot may say anything
+    if set(_REFUSES.findall(own)) == set(_BOT.findall(own)):
+        verb = "refuse their new settings and go on" if several else "refuses its new settings and goes on"
+        return f"{bots[0].upper()}{bots[1:]} {verb} with the former ones." + _logged(message)
+    verb = "were started and do not trade" if several else "was started and does not trade"
     return f"{bots[0].upper()}{bots[1:]} {verb}." + (_said(message) or _logged(message))
 
 

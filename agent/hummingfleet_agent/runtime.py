@@ -48,6 +48,8 @@ class Runtime:
     connector: Any = None
     exchange: Exchange | None = None
     config_digest: str = ""
+    # The live file that was not taken over, while it is there: digest and reason.
+    config_rejected: dict[str, str] | None = None
     capital: Decimal = Decimal(0)
     # Orders may be made only while this is set.
     accepting: bool = False
@@ -85,6 +87,7 @@ class Runtime:
             "engine_version": self.engine_version,
             "agent_version": AGENT_VERSION,
             "config_digest": self.config_digest,
+            "config_rejected": self.config_rejected,
         }
         write_file(self.home.heartbeat_path, json.dumps(record) + "\n")
 

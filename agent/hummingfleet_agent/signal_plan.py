@@ -1,7 +1,8 @@
 """Signals from outside: which are taken, what they trade, and when a position is closed again. Pure functions.
 
-A bot holds one position, in one key. At most one signal waits and one order is under way. A signal makes one order at
-the most, ever, and none after it has expired: it leaves the memory in the same write that puts its order down.
+A bot holds one position, in one key. At most one signal waits and one order is under way. A buy or sell makes one order
+at the most, ever: it leaves the memory in the same write that puts its order down. A close sells until nothing is left.
+None makes an order after it has expired.
 """
 
 import math
@@ -32,13 +33,17 @@ class SignalError(ValueError):
 
 @dataclass(frozen=True)
 class Signal:
-    """What someone wants traded: ``size_quote`` in quote, times as seconds since the epoch."""
+    """What someone wants traded: ``size_quote`` in quote, times as seconds since the epoch.
+
+    ``traded``: a close that had an order and waits for what becomes of it.
+    """
 
     id: str
     action: str
     size_quote: Decimal | None
     sent_at: float
     expires_at: float
+    traded: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,9 @@ class SignalSettings:
 class Memory:
     """What survives a restart.
 
-    ``waiting``: the accepted signal whose order is not written down yet. ``seen``: id -> expires_at of accepted
-    signals, oldest first. ``opened_at``: of the position's first buy. ``peak``: highest mid price since then.
-    ``bought_at``: of the last buy.
+    ``waiting``: the accepted signal whose order is not written down yet, or a close that goes on. ``seen``: id ->
+    expires_at of accepted signals, oldest first. ``opened_at``: of the position's first buy. ``peak``: highest mid
+    price since then. ``bought_at``: of the last buy.
     """
 
     waiting: Signal | None = None
@@ -111,6 +116,10 @@ class Memory:
     def waits(self, now: float) -> bool:
         """Whether a signal waits that may still be traded."""
         return self.waiting is not None and now < self.waiting.expires_at
+
+    def is_done(self, now: "Situation") -> bool:
+        """Whether the signal that waits is a close of which nothing is left to do."""
+        return self.waiting is not None and self.waiting.traded and not (now.under_way or now.sellable)
 
 
 @dataclass(frozen=True)
@@ -229,7 +238,7 @@ def judge(signal: Signal, settings: SignalSettings, memory: Memory, now: Situati
         return refused("halted", now.halted)
     if not now.connected or now.mid is None or now.rules is None:
         return refused("not_connected", "the bot is not connected to the exchange")
-    waits = memory.waits(now.now)
+    waits = memory.waits(now.now) and not memory.is_done(now)
     # Only ever reached by a flood: each of them has made an order.
     if len(memory.seen) >= ALIVE_AT_MOST or (signal.action != "close" and (waits or now.under_way)):
         return refused("busy", "another signal's order is under way")
@@ -287,7 +296,7 @@ def step(settings: SignalSettings, memory: Memory, now: Situation) -> Step:
     """What to trade now. The exits stand before the waiting signal; nothing is decided while an order is under way."""
     nothing = Decision((), frozenset())
     notes: tuple[str, ...] = ()
-    if memory.waiting is not None and not memory.waits(now.now):
+    if memory.waiting is not None and not memory.waiting.traded and not memory.waits(now.now):
         notes = (f"SIGNAL_EXPIRED {memory.waiting.id} was not traded in time",)
         memory = replace(memory, waiting=None)
     memory = _watch(memory, now)
@@ -299,6 +308,11 @@ def step(settings: SignalSettings, memory: Memory, now: Situation) -> Step:
     signal = memory.waiting
     if signal is None:
         return Step(nothing, memory, notes=notes)
+    if signal.traded and not (now.sellable and memory.waits(now.now)):
+        if now.sellable:
+            notes = (*notes, f"SIGNAL_CLOSE_PART {signal.id}: the market did not take all in time; "
+                             f"{text(now.sellable)} is still held")
+        return Step(nothing, replace(memory, waiting=None), notes=notes)
     if signal.action == "close" or signal.size_quote is None:
         amount = now.sellable
     elif signal.action == "sell":
@@ -339,6 +353,8 @@ def order_leaves(memory: Memory, identity: str, now: float) -> Memory | None:
     signal = memory.waiting
     if signal is None or signal.id != identity or now >= signal.expires_at:
         return None
+    if signal.action == "close":
+        return replace(memory, waiting=replace(signal, traded=True))
     memory = replace(memory, waiting=None)
     if signal.action != "buy":
         return memory

@@ -161,10 +161,11 @@ class Hummingfleet(StrategyV2Base):
             config = type(controller.config)(**data)
             controller.check(config)
         except Exception as error:  # pydantic, YAML and grid errors alike: the old configuration stays
+            self.runtime.config_rejected = {"digest": digest, "reason": _short(error)}
             self.logger().error(f"CONFIG_REJECTED {path.name}: {_short(error)}; the former one stays in force")
             return
         controller.apply(config)
-        self.runtime.config_digest = digest
+        self.runtime.config_digest, self.runtime.config_rejected = digest, None
         (self.runtime.home.conf_dir / self.runtime.settings.live_file).write_bytes(content)
         self.logger().info(f"CONFIG_APPLIED {path.name} {digest[:12]}")
 

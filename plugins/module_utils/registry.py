@@ -700,6 +700,7 @@ class Registry:
             connection.execute(_NEW_TENANT, {"tenant": document.tenant, "applied_revision": 0, **values})
         else:
             connection.execute(_CHANGE_TENANT, {"key": row.tenant, **values})
+            self._revoke_signal_tokens(connection, document, stored, now)
         connection.execute(
             _NEW_REVISION,
             {
@@ -721,6 +722,17 @@ class Registry:
             updated_at=now,
         )
         return Submission(record, True)
+
+    @staticmethod
+    def _revoke_signal_tokens(
+        connection: sa.Connection, document: TenantDocument, stored: Mapping[str, Any] | None, now: str
+    ) -> None:
+        """Those of bots that are gone: a bot that gets the same id later is another one."""
+        gone = {bot["id"] for bot in (stored or {}).get("bots", ())} - {bot.id for bot in document.bots}
+        if gone:
+            c = _signal_tokens.c
+            own = (c.tenant == document.tenant) & c.bot.in_(gone) & c.revoked_at.is_(None)
+            connection.execute(_signal_tokens.update().where(own).values(revoked_at=now))
 
     def _allocate(
         self, connection: sa.Connection, document: TenantDocument, fleet: Fleet, catalogue: Catalogue

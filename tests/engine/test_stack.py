@@ -18,7 +18,7 @@ from ansible_collections.hummingfleet.core.plugins.module_utils.strategies.grid 
 from sandbox.control import ControlClient
 from tests.engine.harness import wait_for
 from tests.factories import catalogue, document, grid_bot, market_making_bot
-from tests.installation import Installation, docker
+from tests.installation import ROOT, Installation, docker
 from webhook.operations import user_reason
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
@@ -300,6 +300,60 @@ def test_market_making_of_the_engine_runs_beside_it(installation: Installation, 
     converge(installation)
     assert exchange.orders() == []
     assert f"{TENANT}-bot_mm1" not in installation.containers()
+
+
+def test_an_operators_own_strategy_goes_the_whole_way(installation: Installation, exchange: Exchange) -> None:
+    """From the catalogue to the exchange; the changes that its own code refuses, too."""
+    name = "range_keeper_v1"
+    own = installation.allow_strategy(ROOT / "docs" / "examples" / name, plan="pro")
+    config = {"buy_price": 34000, "sell_price": 36000, "order_amount": 340}
+    installation.change(
+        TENANT,
+        lambda data: data["bots"].append(
+            grid_bot(id="own1", strategy_template=name, strategy_config=config, risk_config={"max_position": 1000})
+        ),
+    )
+    converge(installation)
+
+    def rests_at(price: int) -> None:
+        wait_for(f"it buys at {price}", lambda: exchange.resting("BUY") == [(Decimal(price), Decimal("0.01"))])
+
+    rests_at(34000)
+    mounted = json.loads(docker("inspect", "-f", "{{json .Mounts}}", f"{TENANT}-bot_own1"))
+    assert not any(mount["RW"] for mount in mounted if name in mount["Source"] or name in mount["Destination"])
+    before = process("own1")
+
+    def prices(buy: int, sell: int) -> Callable[[dict[str, Any]], None]:
+        return lambda data: data["bots"][1]["strategy_config"].update(buy_price=buy, sell_price=sell)
+
+    # Each field is within its range; only the strategy itself knows that they do not fit together.
+    installation.change(TENANT, prices(34000, 33000))
+    run = installation.converge()
+    assert run.code != 0
+    outcome = installation.registry.get(TENANT).outcome
+    assert (outcome["problem"], outcome["bots"]["own1"]["state"]) == ("engine_refused", "running"), outcome
+    assert user_reason(outcome["problem"], outcome["message"]) == (
+        "Bot own1 refuses its new settings and goes on with the former ones. The bot's log says: "
+        '"buy price must be below sell price"'
+    )
+    rests_at(34000)
+    installation.change(TENANT, prices(33990, 36000))
+    converge(installation)
+    rests_at(33990)
+    assert process("own1") == before
+
+    # A version that was withdrawn while a bot uses it: said, and that bot goes on.
+    shutil.move(own, installation.folder / "withdrawn")
+    installation.change(TENANT, lambda data: data["redis"].update(enabled=not data["redis"]["enabled"]))
+    run = installation.converge()
+    assert run.code != 0
+    outcome = installation.registry.get(TENANT).outcome
+    assert outcome["problem"] == "document_refused" and name in outcome["message"], outcome
+    rests_at(33990)
+    shutil.move(installation.folder / "withdrawn", own)
+    installation.change(TENANT, lambda data: data["bots"].pop(1))
+    converge(installation)
+    assert exchange.orders() == []
 
 
 def test_a_key_that_the_exchange_refuses_is_told_to_operator_and_user(

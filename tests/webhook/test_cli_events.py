@@ -213,6 +213,8 @@ def test_list_and_show(call: Call, url: str, acme: None, finish: Finish) -> None
     assert "e0" in call("event", "list", "--after", cursor[1]).stdout
     shown = call("event", "show", "e1")
     assert "state: failed" in shown.output and "\x1b" not in shown.output
+    assert "message: for operators" in shown.output
+    assert json.loads(call("event", "show", "e0", "--json").stdout)["message"] is None
     assert json.loads(call("event", "show", "e1", "--body", "--json").stdout)["body"]["data"]["bot_id"] == "b1"
     assert call("event", "list", "--since", "yesterday").exit_code == Exit.USAGE
     assert call("event", "show", "none").exit_code == Exit.NOT_FOUND

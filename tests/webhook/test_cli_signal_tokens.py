@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,24 @@ def test_a_token_is_shown_once_with_its_signing_secret(call: Call, tokens: Signa
         assert found.id in listed
         assert lines["token"] not in listed
         assert lines["signing secret"] not in listed
+
+
+def test_the_tokens_of_a_deleted_bot_are_worth_nothing_to_the_next_of_its_id(
+    call: Call, tokens: SignalTokens, portal: Any
+) -> None:
+    old = json.loads(call("signal-token", "new", "acme", "s1", "--json").stdout)
+    bot = factories.signal_bot(state="running")
+    for event, data, good in (
+        ("bot.updated", {"bot_id": "s1", "changes": {"name": "other"}}, True),
+        ("bot.deleted", {"bot_id": "s1"}, False),
+        ("bot.created", {"bot": bot}, False),
+    ):
+        body = {"type": event, "timestamp": "2026-11-23T05:00:01Z", "data": {"tenant": "acme", **data}}
+        portal.accepted(body)
+        assert (tokens.check(old["token"]) is not None) is good, event
+    new = json.loads(call("signal-token", "new", "acme", "s1", "--json").stdout)
+    assert tokens.check(new["token"]) is not None
+    assert [token.state(time.time()) for token in tokens.list("acme", "s1")] == ["valid", "revoked"]
 
 
 def test_a_program_gets_the_same_and_rotates_with_an_overlap(call: Call, tokens: SignalTokens) -> None:

@@ -131,9 +131,10 @@ def list_(
 @base.json_option
 @pass_state
 def show(state: State, event_id: str, with_body: bool) -> None:
-    """Show what became of an event."""
+    """Show what became of an event; of one that failed last, also what operators are told of it."""
     journal = _journal(state)
-    plain = journal.get(event_id).plain()
+    found = journal.get(event_id)
+    plain = {**found.plain(), "message": _message(journal, found)}
     body = journal.body(event_id) if with_body else None
     state.output.result({**plain, "body": body} if with_body else plain)
     for name, value in plain.items():
@@ -383,8 +384,23 @@ def _wait(state: State, event_id: str, type_: str, ask: Callable[[], dict[str, A
             time.sleep(_POLL_SECONDS)
     if plain["state"] != "applied":
         reason = f" ({plain['code']}): {plain['reason']}" if plain.get("reason") else ""
-        raise OperationError(f"event {event_id} is {plain['state']}{reason}")
+        more = f"; more about it: hummingfleet event show {event_id}" if reason else ""
+        raise OperationError(f"event {event_id} is {plain['state']}{reason}{more}")
     return plain
+
+
+def _message(journal: Journal, event: EventRecord) -> str | None:
+    """Why the event failed in words for operators, as long as nothing else has happened to its tenant since."""
+    from ansible_collections.hummingfleet.core.plugins.module_utils.registry import UnknownTenantError
+
+    if event.code is None:
+        return None
+    try:
+        failure = journal.tenant_status(event.tenant).failure
+    except UnknownTenantError:
+        return None
+    same = failure is not None and failure["code"] == event.code
+    return str(failure["message"]) if failure is not None and same else None
 
 
 def _journal(state: State) -> Journal:

@@ -153,11 +153,12 @@ def _judge_health(
         troubles = unhealthy.get(stack["tenant"])
         if troubles:
             found = containers.get(stack["tenant"], {})
+            final = any(trouble.final for trouble in troubles)
             words = "; ".join(_explained(engine, trouble, stack, found, began) for trouble in troubles)
             results[stack["tenant"]].update(
                 failed=True,
                 problem=str(gravest(trouble.problem for trouble in troubles)),
-                message=f"not healthy after {timeout_seconds:.0f} s: {words}",
+                message=words if final else f"not healthy after {timeout_seconds:.0f} s: {words}",
             )
 
 
@@ -185,7 +186,7 @@ def _explained(
     """The trouble in words, with what the bot's own log says of it."""
     service = next((bot["service"] for bot in stack["bots"] if bot["id"] == trouble.bot), None)
     container = containers.get(service) if service else None
-    if container is None:
+    if container is None or trouble.final:
         return trouble.text
     try:
         lines = engine.log(container["id"], lines=LOG_LINES, since=since)

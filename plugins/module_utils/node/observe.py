@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hummingfleet.core.plugins.module_utils.node import bot_log
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.docker_api import DockerEngine
 from ansible_collections.hummingfleet.core.plugins.module_utils.node.files import (
     digest,
@@ -138,6 +139,7 @@ def bot_facts(bot_dir: Path, container: dict[str, Any] | None, now: float) -> di
         "engine_version": _text(heartbeat.get("engine_version")),
         "agent_version": _text(heartbeat.get("agent_version")),
         "config_digest": _text(heartbeat.get("config_digest")),
+        "config_rejected": _entries(heartbeat.get("config_rejected"), ("digest", "reason")),
     }
 
 
@@ -283,7 +285,7 @@ def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[s
             continue
         facts = bot_facts(tenants_dir(base_dir) / stack["tenant"] / "bots" / bot["id"], container, now)
         age = facts["heartbeat_age_seconds"]
-        kind = Problem.ENGINE_REFUSED
+        kind, final = Problem.ENGINE_REFUSED, False
         if age is not None and now - age < container["created"]:
             words = "has not reported since its container was made"
         elif facts["state"] not in ("running", "halted"):
@@ -292,10 +294,15 @@ def unhealthy(stack: dict[str, Any], base_dir: str, containers: dict[str, dict[s
                 words += ": its orders could not be checked on the exchange yet"
                 kind = Problem.EXCHANGE_UNANSWERED
         elif bot["live_digest"] and facts["config_digest"] != bot["live_digest"] and facts["state"] != "halted":
+            rejected = facts["config_rejected"] or {}
+            final = rejected.get("digest") == bot["live_digest"]
             words = "has not taken over its new configuration yet"
+            if final:
+                reason = bot_log.excerpt(str(rejected["reason"]))
+                words = f"refuses its new configuration and stays with the former one (its log: {reason})"
         else:
             continue
-        troubles.append(Trouble(f"bot {bot['id']} {words}", kind, bot["id"]))
+        troubles.append(Trouble(f"bot {bot['id']} {words}", kind, bot["id"], final))
     return troubles
 
 
@@ -316,7 +323,10 @@ def wait_healthy(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> dict[str, list[Trouble]]:
-    """Waits for all stacks at once; by tenant, what is still wrong when the time is over."""
+    """Waits for all stacks at once; by tenant, what is still wrong when the time is over.
+
+    A stack with a trouble that time cannot mend is not waited for.
+    """
     deadline = clock() + timeout_seconds
     waiting = {stack["tenant"]: stack for stack in stacks}
     problems: dict[str, list[Trouble]] = {}
@@ -324,14 +334,15 @@ def wait_healthy(
     while waiting:
         containers = container_facts(engine)
         now = time.time()
-        problems = {
-            tenant: found
+        for tenant, stack in waiting.items():
+            problems[tenant] = unhealthy(stack, base_dir, containers.get(tenant, {}), now)
+        waiting = {
+            tenant: stack
             for tenant, stack in waiting.items()
-            if (found := unhealthy(stack, base_dir, containers.get(tenant, {}), now))
+            if problems[tenant] and not any(trouble.final for trouble in problems[tenant])
         }
-        waiting = {tenant: stack for tenant, stack in waiting.items() if tenant in problems}
         if not waiting or clock() >= deadline:
             break
         pause(delay)
         delay = min(delay * 1.5, 0.5)
-    return problems
+    return {tenant: found for tenant, found in problems.items() if found}

@@ -44,8 +44,12 @@ def gravest(problems: Iterable[Problem]) -> Problem:
 
 @dataclass(frozen=True)
 class Trouble:
-    """One thing that is wrong with a stack, in words and as a code; ``bot`` is the id of the bot that it is about."""
+    """One thing that is wrong with a stack, in words and as a code.
+
+    ``bot`` is the id of the bot that it is about; ``final`` says that waiting does not help.
+    """
 
     text: str
     problem: Problem
     bot: str | None = None
+    final: bool = False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import process_holder
 from click.testing import Result
 
@@ -69,6 +71,20 @@ def test_a_missing_key_ring_fails_and_says_what_to_do(call: Callable[..., Result
     assert result.exit_code == 1
     assert checks["key ring"]["level"] == "fail"
     assert checks["key ring"]["action"] == "make one with: hummingfleet keyring init"
+
+
+def test_a_plan_that_names_a_strategy_nobody_has_is_a_warning(call: Callable[..., Result], fleet_path: Path) -> None:
+    assert not [subject for subject in _webhook(call) if subject.startswith("plan")]
+    shutil.copytree(factories.ROOT / "catalogue", fleet_path.parent / "catalogue")
+    fleet = yaml.safe_load(fleet_path.read_text())
+    fleet_path.write_text(yaml.safe_dump({**fleet, "catalogue": str(fleet_path.parent / "catalogue")}))
+    path = fleet_path.parent / "catalogue" / "plans.yml"
+    plans = yaml.safe_load(path.read_text())
+    name = next(iter(plans))
+    plans[name]["strategies"] = ["grid", "range_keeper_v1"]
+    path.write_text(yaml.safe_dump(plans))
+    level, finding = _webhook(call)[f"plan {name}"]
+    assert (level, finding) == ("warn", "it names strategies that do not exist: range_keeper_v1")
 
 
 def test_a_key_ring_that_others_can_read_fails(call: Callable[..., Result], fleet_path: Path) -> None:

@@ -53,6 +53,19 @@ REJECTED = (
             'engine: rate limits is 0"',
         ),
         (
+            "engine_refused",
+            "tenant acme: bot b1 refuses its new configuration and stays with the former one (its log: buy_price must "
+            "be below sell_price)",
+            'Bot b1 refuses its new settings and goes on with the former ones. The bot\'s log says: "buy price must be '
+            'below sell price"',
+        ),
+        (
+            "engine_refused",
+            "tenant acme: bot b1 refuses its new configuration and stays with the former one (its log: a); bot b2 is "
+            "starting (its log: bot b2 refuses its new configuration)",
+            "Bots b1 and b2 were started and do not trade.",
+        ),
+        (
             "document_refused",
             "the document is refused:\n- /bots/0/strategy_config/grid_count: is below 2; allowed: 2 to 100\n"
             "- /plan: nope is no plan; allowed: free, pro",

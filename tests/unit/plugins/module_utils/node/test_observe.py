@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,47 @@ def test_health_waits_for_the_live_configuration(applied: Path) -> None:
     assert troubles(stack("live2"), applied, containers) == [
         ("bot b1 has not taken over its new configuration yet", Problem.ENGINE_REFUSED)
     ]
+
+
+def test_a_configuration_that_the_bot_refuses_is_not_waited_for(applied: Path) -> None:
+    beat = applied / "tenants" / "acme" / "bots" / "b1" / "data" / "heartbeat.json"
+    reason = "buy_price must be\nbelow " + "k" * 40
+    write_json(beat, {**json.loads(beat.read_text()), "config_rejected": {"digest": "live2", "reason": reason}})
+    containers = {"bot_b1": container("bot_b1")}
+    # The refusal of another one says nothing about this one.
+    assert [one.final for one in observe.unhealthy(stack("live3"), str(applied), containers, NOW)] == [False]
+    assert observe.unhealthy(stack("live1"), str(applied), containers, NOW) == []
+    [trouble] = observe.unhealthy(stack("live2"), str(applied), containers, NOW)
+    assert (trouble.problem, trouble.bot, trouble.final) == (Problem.ENGINE_REFUSED, "b1", True)
+    assert trouble.text == (
+        "bot b1 refuses its new configuration and stays with the former one (its log: buy_price must be below …)"
+    )
+    write_json(beat, {**json.loads(beat.read_text()), "at": time.time() - 1})
+    found = observe.wait_healthy(Engine(), str(applied), [stack("live2")], 60, pause=not_awaited)  # type: ignore[arg-type]
+    assert [one.text for one in found["acme"]] == [trouble.text]
+
+
+class Engine:
+    """Lists the one container."""
+
+    def containers(self, labels: list[str]) -> list[dict[str, Any]]:
+        labelled = {observe.LABEL_TENANT: "acme", observe.LABEL_SERVICE: "bot_b1"}
+        return [
+            {
+                "Id": "c1",
+                "Names": ["/acme-bot_b1"],
+                "State": "running",
+                "Status": "Up",
+                "ImageID": "sha256:1",
+                "Created": 0,
+                "Labels": labelled,
+                "NetworkSettings": {"Networks": {}},
+            }
+        ]
+
+
+def not_awaited(seconds: float) -> None:
+    raise AssertionError("it waited")
 
 
 def test_health_waits_until_a_service_answers(applied: Path) -> None:
