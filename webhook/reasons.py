@@ -24,6 +24,7 @@ _REFUSES = re.compile(_BOT.pattern + " refuses its new configuration")
 _CONNECTION = re.compile(r"\bconnection " + _ID)
 _FAULT = re.compile(r"^- /?([\w/~-]*)[^\n:]*: ([^\n]*?)(?:; allowed: [^\n]*)?$", re.MULTILINE)
 _LOG = re.compile(r"\(its log: (.*?)\)(?=; |$)", re.DOTALL)
+_NO_LOG = "(its log: )"
 _EXCHANGE_TEXT = re.compile(r"""["'](?:msg|message)["']\s*:\s*(["'])(.{1,300}?)\1""", re.DOTALL)
 # An exchange that refuses the key itself: Binance's codes, and what all of HTTP has for it.
 _KEY_REFUSED = re.compile(r"-20(?:08|14|15)\b|-1022\b|HTTP status is 40[13]\b", re.IGNORECASE)
@@ -71,16 +72,26 @@ def _document(message: str) -> str:
 
 
 def _engine(message: str) -> str:
-    bots = _bots(message)
-    if not bots:
-        return "A bot was started and does not trade." + _said(message)
-    several = " and " in bots
-    own = _LOG.sub("", message)  # what is quoted of a bot may say anything
-    if set(_REFUSES.findall(own)) == set(_BOT.findall(own)):
-        verb = "refuse their new settings and go on" if several else "refuses its new settings and goes on"
-        return f"{bots[0].upper()}{bots[1:]} {verb} with the former ones." + _logged(message)
-    verb = "were started and do not trade" if several else "was started and does not trade"
-    return f"{bots[0].upper()}{bots[1:]} {verb}." + (_said(message) or _logged(message))
+    refusing, others = _told_apart(message)
+    sentences = []
+    if bots := _bots(refusing):
+        verb = "refuse their new settings and go on" if " and " in bots else "refuses its new settings and goes on"
+        sentences.append(f"{bots[0].upper()}{bots[1:]} {verb} with the former ones." + _logged(refusing))
+    if bots := _bots(others):
+        verb = "were started and do not trade" if " and " in bots else "was started and does not trade"
+        sentences.append(f"{bots[0].upper()}{bots[1:]} {verb}." + (_said(others) or _logged(others)))
+    return " ".join(sentences) or "A bot was started and does not trade." + _said(message)
+
+
+def _told_apart(message: str) -> tuple[str, str]:
+    """The parts of a message about bots that refuse a change, and the others; what a bot's log says decides nothing."""
+    logs = iter(_LOG.findall(message))
+    refusing: list[str] = []
+    others: list[str] = []
+    for part in _LOG.sub(_NO_LOG, message).split("; "):
+        whole = part.replace(_NO_LOG, f"(its log: {next(logs, '')})") if _NO_LOG in part else part
+        (refusing if _REFUSES.search(part) else others).append(whole)
+    return "; ".join(refusing), "; ".join(others)
 
 
 def _exchange(message: str) -> str:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ansible_collections.hummingfleet.core.plugins.module_utils.errors import HummingfleetError
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import RegistryError
@@ -23,6 +24,9 @@ from .signals import Signal, SignalRefusedError, check_age, expiry
 
 NOT_LISTENING = "not_listening"
 """The code of a signal whose bot is not connected to its node's broker."""
+
+SILENT_SECONDS: Final = 300.0
+"""How long a bot that left a signal without an answer is known for it."""
 
 _LOG = logging.getLogger("webhook.signals")
 
@@ -50,28 +54,50 @@ class Delivery:
 
 
 class Places:
-    """A number of places to wait in: each signal takes one, and those of one tenant's bots at most half of them."""
+    """A number of places to wait in: each signal takes one, and those of one tenant's bots at most half of them.
 
-    def __init__(self, number: int) -> None:
+    A bot that left a signal without an answer is known as silent for some minutes. All silent bots together have a
+    quarter of the places, so that they cannot keep those of bots that answer. ``clock`` gives seconds.
+    """
+
+    def __init__(self, number: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._number = number
         self._each = max(1, number // 2)
+        self._silent_ones = max(1, number // 4)
         self._taken: Counter[str] = Counter()
+        self._waiting_silent = 0
+        self._silent_until: dict[str, float] = {}
+        self._clock = clock
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def taken(self, key: str) -> Iterator[None]:
-        """One place for ``key`` inside the block; raises BusyError if there is none."""
+    def taken(self, tenant: str, bot: str) -> Iterator[None]:
+        """One place for the bot inside the block; raises BusyError if there is none."""
         with self._lock:
-            if self._taken.total() >= self._number or self._taken[key] >= self._each:
+            silent = self._silent_until.get(f"{tenant}.{bot}", 0.0) > self._clock()
+            if (
+                self._taken.total() >= self._number
+                or self._taken[tenant] >= self._each
+                or (silent and self._waiting_silent >= self._silent_ones)
+            ):
                 raise BusyError("too many signals wait for their bots' answers")
-            self._taken[key] += 1
+            self._taken[tenant] += 1
+            self._waiting_silent += silent
         try:
             yield
         finally:
             with self._lock:
-                self._taken[key] -= 1
-                if not self._taken[key]:
-                    del self._taken[key]
+                self._waiting_silent -= silent
+                self._taken[tenant] -= 1
+                if not self._taken[tenant]:
+                    del self._taken[tenant]
+
+    def note_silence(self, tenant: str, bot: str) -> None:
+        """The bot has not answered in time."""
+        with self._lock:
+            now = self._clock()
+            self._silent_until = {name: until for name, until in self._silent_until.items() if until > now}
+            self._silent_until[f"{tenant}.{bot}"] = now + SILENT_SECONDS
 
 
 class SignalDesk:
@@ -118,7 +144,7 @@ class SignalDesk:
             raise receiver.obstacle
         check_age(signal, now, receiver.max_age_seconds)
         instance = f"{sender.tenant}.{signal.bot}"
-        with self._places.taken(sender.tenant):
+        with self._places.taken(sender.tenant, signal.bot):
             self._bus.check(receiver.node)
             now = self._clock()  # the connection may have taken its time
             until = expiry(signal, now, self._ack_seconds, receiver.max_age_seconds)
@@ -132,6 +158,8 @@ class SignalDesk:
             except BusError:
                 self._log.withdraw(record)
                 raise
+        if ack is None:
+            self._places.note_silence(sender.tenant, signal.bot)
         return self._answered(record, ack)
 
     def late(self, instance: str, signal_id: str, ack: Ack) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
@@ -16,7 +17,7 @@ from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
-from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, iso_time
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, UnknownTenantError, iso_time
 
 from .secrets_file import SecretsFile
 from .signing import derived_secret
@@ -72,13 +73,21 @@ class SignalTokens:
         self._clock = clock
 
     def create(self, tenant: str, bot: str, overlap_seconds: float = OVERLAP_SECONDS) -> NewSignalToken:
-        """A new token of the bot; its other ones end in ``overlap_seconds`` (0: now), or earlier if they would."""
+        """A new token of the bot; its other ones end in ``overlap_seconds`` (0: now), or earlier if they would.
+
+        Raises UnknownTenantError if there is no such bot: a token made while its bot is deleted must not outlive it.
+        """
         token_id = secrets.token_hex(6)
         text = f"hfs_{token_id}_{secrets.token_urlsafe(32)}"
         now = self._clock()
         own, c = _of_bot(tenant, bot), tables.signal_tokens.c
         end = iso_time(now + overlap_seconds)
         with self._registry.transaction(write=True) as connection:
+            document = connection.execute(
+                sa.select(tables.tenants.c.document).where(tables.tenants.c.tenant == tenant)
+            ).scalar()
+            if bot not in [one["id"] for one in json.loads(document or "{}").get("bots", ())]:
+                raise UnknownTenantError(f"tenant {tenant!r} has no bot {bot!r}")
             latest = connection.execute(sa.select(sa.func.max(c.generation)).where(own)).scalar()
             connection.execute(
                 tables.signal_tokens.update()

@@ -31,6 +31,8 @@ BALANCE_LAG_SECONDS = 3.0
 PENDING_SECONDS = 10.0
 SHORTAGE_SECONDS = 5.0
 BACKOFF_SECONDS = 60.0
+# A refusal so long after the pause of the one before begins to count anew.
+FORGIVEN_SECONDS = 300.0
 # So many rounds in a row that a strategy could not finish leave its orders without anybody who looks after them.
 FAILED_ROUNDS = 5
 LIVE = {"is_updatable": True}
@@ -90,7 +92,8 @@ class FleetController(ControllerBase):
         self.runtime.before_order = self.before_order
         self.runtime.on_order_end = self._order_ended
         self._pending: dict[str, tuple[WantedOrder, float]] = {}
-        self._failures: dict[str, tuple[int, float]] = {}
+        self._failures: dict[tuple[str, str], tuple[int, float]] = {}
+        self._validated: FleetConfig | None = None
         self._short_since: dict[str, float] = {}
         self._warned: dict[str, float] = {}
         self._failed_rounds = 0
@@ -106,7 +109,7 @@ class FleetController(ControllerBase):
         raise NotImplementedError
 
     def validate(self, config: FleetConfig) -> None:
-        """Raise ValueError where ``config`` cannot replace the present one while the bot runs."""
+        """Raise ValueError where ``config`` cannot be used; asked at the start and before a live change."""
 
     def before_order(self, key: str, side: str) -> bool:
         """The last word on an order, just before it is written down; False: it is not made.
@@ -211,7 +214,7 @@ class FleetController(ControllerBase):
         # The loss limits hold for what the bot has, also where the strategy cannot go on.
         self.runtime.check_risk(mid)
         rules = rules_of(self.connector, self.config.trading_pair)
-        if not self.prepare(rules):
+        if not self.prepare(rules) or not self._is_valid():
             return self._stop_everything()
         self.runtime.notice = None
         if not self.runtime.may_trade:
@@ -223,6 +226,17 @@ class FleetController(ControllerBase):
         if not self.runtime.may_trade:
             return self._stop_everything()
         return self._actions(decision, mid)
+
+    def _is_valid(self) -> bool:
+        """Whether the strategy takes its configuration. A live change was asked about; what it starts with was not."""
+        if self._validated is not self.config:
+            try:
+                self.validate(self.config)
+            except ValueError as error:
+                self.refuse("CONFIG_REFUSED", str(error))
+                return False
+            self._validated = self.config
+        return True
 
     def _busy(self) -> frozenset[str]:
         """Keys whose executor has not written its order down yet, or has not ended although its order is final."""
@@ -260,7 +274,7 @@ class FleetController(ControllerBase):
         for order in decision.create:
             if created >= CREATIONS_PER_SECOND:
                 break
-            if self._failures.get(order.key, (0, 0.0))[1] > now:
+            if self.is_paused(order.key, order.side):
                 continue
             value = order.amount * order.price
             if order.side == "BUY":
@@ -347,17 +361,29 @@ class FleetController(ControllerBase):
             self._warned[code] = time.monotonic()
             self.logger().warning(f"{log_code} {message}")
 
-    def _order_ended(self, level_id: str, failure: str | None) -> None:
-        key = key_of(level_id)
+    def _order_ended(self, level_id: str, side: str, failure: str | None) -> None:
+        key, now = key_of(level_id), time.monotonic()
         self.order_ended(key, failure)
         if failure is None:
-            self._failures.pop(key, None)
+            self._failures.pop((key, side), None)
             return
-        count = self._failures.get(key, (0, 0.0))[0] + 1
+        count, until = self._failures.get((key, side), (0, now))
+        count = count + 1 if now - until < FORGIVEN_SECONDS else 1
         pause = min(2.0 ** count, BACKOFF_SECONDS)
-        self._failures[key] = (count, time.monotonic() + pause)
+        self._failures[key, side] = (count, now + pause)
         if count in (1, 4) or count % 30 == 0:
-            self.logger().warning(f"ORDER_REFUSED {key}, attempt {count}, next in {pause:.0f} s: {failure}")
+            self.logger().warning(
+                f"ORDER_REFUSED {key}, {side.lower()}, attempt {count}, next in {pause:.0f} s: {failure}")
+
+    def is_paused(self, key: str, side: str) -> bool:
+        """Whether the last orders of that key and side were refused, so that the next has to wait for some seconds."""
+        return self._failures.get((key, side), (0, 0.0))[1] > time.monotonic()
+
+    def end_pause(self, key: str, side: str) -> None:
+        """Try again at once."""
+        count, _ = self._failures.get((key, side), (0, 0.0))
+        if count:
+            self._failures[key, side] = (count, time.monotonic())
 
     def to_format_status(self) -> list[str]:
         """Lines for `hbot status`."""

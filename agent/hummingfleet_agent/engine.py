@@ -65,6 +65,29 @@ def patch_order_ids(ids: OrderIdFactory, on_new: Callable[[str, str], None]) -> 
             module.get_new_client_order_id = get_new_client_order_id  # type: ignore[attr-defined]
 
 
+def order_problem(kind: Any) -> str | None:
+    """Why the orders of this connector class cannot be followed; None where they can.
+
+    The gate needs every order to be named by ``get_new_client_order_id`` and sent by ``_place_order``; settling needs
+    the fills of one order. Connectors inherit all of that from ``ExchangePyBase``, or go ways of their own.
+    """
+    from hummingbot.connector.exchange_py_base import ExchangePyBase
+
+    def is_own(name: str) -> bool:
+        return getattr(kind, name) is not getattr(ExchangePyBase, name)
+
+    if not issubclass(kind, ExchangePyBase):
+        return "it is built unlike the engine's other connectors"
+    if is_own("buy") or is_own("sell"):
+        return "it names its orders in a way of its own, so that they cannot be recognised"
+    for name in ("_create_order", "_place_order_and_process_update"):
+        if is_own(name) and "_place_order" not in getattr(kind, name).__code__.co_names:
+            return "it sends its orders in a way of its own, so that they cannot be judged"
+    if is_own("_update_orders_fills"):
+        return "it cannot be asked what a single order has executed"
+    return None
+
+
 def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None:
     """Have ``admit`` look at every order of the connector at the moment it is sent.
 
@@ -79,9 +102,10 @@ def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None
     from hummingbot.core.web_assistant.rest_assistant import RESTAssistant
 
     kind = get_connector_class(connector_name)
-    send = getattr(kind, "_place_order", None)
-    if send is None:
-        raise ConfigurationError(f"orders of connector {connector_name} cannot be judged before they are sent")
+    problem = order_problem(kind)
+    if problem is not None:
+        raise ConfigurationError(f"connector {connector_name} cannot be traded safely: {problem}; use another exchange")
+    send = kind._place_order
 
     @functools.wraps(send)
     async def place_order(self: Any, order_id: str, trading_pair: str, amount: Any, trade_type: Any, order_type: Any,

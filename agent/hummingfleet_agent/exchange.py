@@ -8,7 +8,7 @@ but cannot list what it does not know, and says ``verified: engine``.
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ from .planning import MarketRules, floor_to
 ZERO = Decimal(0)
 DAY_MS = 24 * 3600 * 1000
 TRADES_AT_MOST = 1000
+FILLS_LAG_SECONDS = 3.0
+FILLS_MISSING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,40 @@ class TrackedExchange:
         self.recognise = recognise
         self.base_asset, self.quote_asset = trading_pair.split("-")
         self._known: dict[str, OrderEntry] = {}
+        self._states: dict[str, str] = {}
+        self._ended: dict[str, tuple[Executed, float]] = {}
 
     async def open_orders(self, known: Iterable[OrderEntry]) -> list[ExchangeOrder]:
         """Those of ``known`` that the exchange reports as open."""
-        found = [await self.order(entry) for entry in known]
+        found = [await self._look(entry) for entry in known]
         return [order for order in found if order is not None and order.is_open]
 
     async def order(self, entry: OrderEntry) -> ExchangeOrder | None:
-        """The order's state and fills, asked with the connector's own requests."""
+        """The order's state and fills, asked with the connector's own requests.
+
+        Fills follow their order with a delay on many exchanges. One that was filled is not done with before they add
+        up to what was ordered, or stay the same for a minute (a market order may be for an amount of quote); one that
+        ended otherwise, before they stay the same for some seconds. None with less than is booked.
+        """
+        order = await self._look(entry)
+        if order is None or order.is_open:
+            return order
+        executed, now = order.executed, time.monotonic()
+        before, since = self._ended.setdefault(entry.client_id, (executed, now))
+        if before != executed:
+            self._ended[entry.client_id] = (executed, now)
+        unchanged = now - since if before == executed else 0.0
+        if self._states[entry.client_id] == "FILLED":
+            complete = executed.base >= (entry.amount or ZERO) or unchanged >= FILLS_MISSING_SECONDS
+        else:
+            complete = unchanged >= FILLS_LAG_SECONDS
+        if complete and executed.base >= entry.executed.base:
+            for kept in (self._ended, self._known, self._states):
+                kept.pop(entry.client_id, None)
+            return order
+        return replace(order, is_open=True)
+
+    async def _look(self, entry: OrderEntry) -> ExchangeOrder | None:
         from hummingbot.core.data_type.in_flight_order import OrderState
 
         self._known[entry.client_id] = entry
@@ -106,6 +134,7 @@ class TrackedExchange:
         executed = executed_of(await self.connector._all_trade_updates_for_order(tracked), self.base_asset,
                                self.quote_asset)
         is_open = update.new_state not in (OrderState.FILLED, OrderState.CANCELED, OrderState.FAILED)
+        self._states[entry.client_id] = update.new_state.name
         return ExchangeOrder(entry.client_id, entry.side, entry.price or ZERO, entry.amount or ZERO, is_open, executed)
 
     async def orders_since(self, since_seconds: float) -> list[ExchangeOrder]:

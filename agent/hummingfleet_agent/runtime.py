@@ -57,7 +57,7 @@ class Runtime:
     notice: Halt | None = None
     waiting: dict[str, str] = field(default_factory=dict)
     before_order: Callable[[str, str], bool] = lambda key, side: True
-    on_order_end: Callable[[str, str | None], None] | None = None
+    on_order_end: Callable[[str, str, str | None], None] | None = None
     # Client ids of the orders that close the position of a halted bot.
     closing: set[str] = field(default_factory=set)
     risk_facts: dict[str, str] = field(default_factory=dict)
@@ -161,8 +161,14 @@ class Runtime:
         """
         if client_id in self.closing:
             return
-        problem = self._objection(connector, client_id, side, amount, price, is_market, waited)
         entry = self.ledger.orders.get(client_id)
+        if entry is None:
+            problem: str | None = "NOT_WRITTEN_DOWN the engine named it in a way of its own; it could not be followed"
+            if not waited:
+                self.halt("ORDER_NOT_WRITTEN_DOWN", f"ORDER_NOT_WRITTEN_DOWN the engine's connector "
+                          f"{self.settings.connector} names its orders in a way of its own: nothing is traded there")
+        else:
+            problem = self._objection(connector, client_id, side, amount, price, is_market, waited)
         if problem is None and waited and is_market and side == "BUY" and entry is not None \
                 and time.time() - entry.created > MARKET_ORDER_SECONDS:
             problem = f"TOO_LATE it waited more than {MARKET_ORDER_SECONDS:.0f} s for the exchange's rate limit"

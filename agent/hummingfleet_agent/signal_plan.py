@@ -17,7 +17,8 @@ from .planning import ZERO, Decision, MarketRules, WantedOrder, floor_to, text
 from .risk import Exposure, RiskLimits, judge_order
 
 KEY = "position"
-ACTIONS = ("buy", "sell", "close")
+SIDES = {"buy": "BUY", "sell": "SELL", "close": "SELL"}
+ACTIONS = tuple(SIDES)
 FIELDS = frozenset({"id", "action", "size_quote", "sent_at", "expires_at"})
 ID_LENGTH = 128
 SIZE_PATTERN = re.compile(r"[0-9]{1,15}(\.[0-9]{1,18})?", re.ASCII)
@@ -96,20 +97,25 @@ class Memory:
 
     def plain(self) -> dict[str, Any]:
         """As JSON-plain data."""
-        waiting = None if self.waiting is None else {
-            **asdict(self.waiting), "size_quote": _digits(self.waiting.size_quote)}
-        return {"strategy": "signals", "waiting": waiting, "seen": dict(self.seen), "opened_at": self.opened_at,
-                "peak": _digits(self.peak), "bought_at": self.bought_at}
+        waiting = closing = None
+        if self.waiting is not None:
+            signal = {**asdict(self.waiting), "size_quote": _digits(self.waiting.size_quote)}
+            # Apart: an agent of before, after a rollback, knows none that goes on.
+            waiting, closing = (None, signal) if signal.pop("traded") else (signal, None)
+        return {"strategy": "signals", "waiting": waiting, "closing": closing, "seen": dict(self.seen),
+                "opened_at": self.opened_at, "peak": _digits(self.peak), "bought_at": self.bought_at}
 
     @classmethod
     def restore(cls, data: Mapping[str, Any]) -> "Memory":
         """From ``plain``; an empty memory where the data is another strategy's."""
         if data.get("strategy") != "signals":
             return cls()
-        waiting, peak = data["waiting"], data["peak"]
+        closing, peak = data.get("closing"), data["peak"]
+        waiting = closing or data["waiting"]
         return cls(
             waiting=None if waiting is None else Signal(**{
-                **waiting, "size_quote": None if waiting["size_quote"] is None else Decimal(waiting["size_quote"])}),
+                **waiting, "size_quote": None if waiting["size_quote"] is None else Decimal(waiting["size_quote"]),
+                "traded": closing is not None}),
             seen=dict(data["seen"]), opened_at=data["opened_at"], peak=None if peak is None else Decimal(peak),
             bought_at=data["bought_at"])
 
@@ -127,8 +133,9 @@ class Situation:
     """The bot at one moment.
 
     ``halted``: why it may not trade. ``held`` base cost ``cost`` quote, fees included. ``under_way``: an order is being
-    made or is not accounted for yet. ``funds``: quote the account has left. ``taker_price``: what a market buy of so
-    much base would pay on average, None: more than the book has.
+    made or is not accounted for yet. ``paused``: sides whose last order was refused a moment ago.
+    ``funds``: quote the account has left. ``taker_price``: what a market buy of so much base would pay on average,
+    None: more than the book has.
     """
 
     now: float
@@ -139,6 +146,7 @@ class Situation:
     held: Decimal = ZERO
     cost: Decimal = ZERO
     under_way: bool = False
+    paused: frozenset[str] = frozenset()
     limits: RiskLimits = field(default_factory=RiskLimits)
     exposure: Exposure = field(default_factory=Exposure)
     funds: Decimal | None = None
@@ -242,6 +250,8 @@ def judge(signal: Signal, settings: SignalSettings, memory: Memory, now: Situati
     # Only ever reached by a flood: each of them has made an order.
     if len(memory.seen) >= ALIVE_AT_MOST or (signal.action != "close" and (waits or now.under_way)):
         return refused("busy", "another signal's order is under way")
+    if signal.action != "close" and SIDES[signal.action] in now.paused:
+        return refused("busy", "the last order was refused a moment ago; the bot waits before the next")
     size = signal.size_quote or (settings.order_amount if signal.action == "buy" else None) or ZERO
     if signal.action != "close":
         if not size:
@@ -303,6 +313,8 @@ def step(settings: SignalSettings, memory: Memory, now: Situation) -> Step:
     if now.under_way or now.mid is None or now.rules is None:
         return Step(nothing, memory, notes=notes)
     end = due_exit(settings, memory, now)
+    if end is not None and "SELL" in now.paused:
+        return Step(nothing, memory, notes=notes)
     if end is not None:
         return Step(_market("SELL", now.sellable, now), memory, exit=end, notes=notes)
     signal = memory.waiting
@@ -313,6 +325,8 @@ def step(settings: SignalSettings, memory: Memory, now: Situation) -> Step:
             notes = (*notes, f"SIGNAL_CLOSE_PART {signal.id}: the market did not take all in time; "
                              f"{text(now.sellable)} is still held")
         return Step(nothing, replace(memory, waiting=None), notes=notes)
+    if SIDES[signal.action] in now.paused:
+        return Step(nothing, memory, notes=notes)
     if signal.action == "close" or signal.size_quote is None:
         amount = now.sellable
     elif signal.action == "sell":
@@ -323,7 +337,7 @@ def step(settings: SignalSettings, memory: Memory, now: Situation) -> Step:
         # There was enough when the signal was taken, and no longer is.
         notes = (*notes, f"SIGNAL_DROPPED {signal.id}: too little is left to {signal.action}")
         return Step(nothing, replace(memory, waiting=None), notes=notes)
-    return Step(_market("BUY" if signal.action == "buy" else "SELL", amount, now), memory, signal.id, notes=notes)
+    return Step(_market(SIDES[signal.action], amount, now), memory, signal.id, notes=notes)
 
 
 def due_exit(settings: SignalSettings, memory: Memory, now: Situation) -> Exit | None:

@@ -101,7 +101,7 @@ class SingleOrderExecutor(OrderExecutor):
     def _report(self, failure: str | None):
         report = shared.get().on_order_end
         if report is not None:
-            report(self.config.level_id, failure)
+            report(self.config.level_id, self.config.side.name, failure)
 
 
 class HummingfleetConfig(StrategyV2ConfigBase):

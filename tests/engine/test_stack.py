@@ -307,6 +307,7 @@ def test_an_operators_own_strategy_goes_the_whole_way(installation: Installation
     name = "range_keeper_v1"
     own = installation.allow_strategy(ROOT / "docs" / "examples" / name, plan="pro")
     config = {"buy_price": 34000, "sell_price": 36000, "order_amount": 340}
+    exchange.price(35250)
     installation.change(
         TENANT,
         lambda data: data["bots"].append(

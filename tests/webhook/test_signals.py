@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
-from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
+from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry, UnknownTenantError
 from flask import Flask
 
 from tests import factories
@@ -590,12 +590,16 @@ def test_a_bot_that_cannot_trade_is_not_told(sender: Sender, bus: FakeBus, web_r
     assert sender.send().status_code == 202  # nothing was kept of those that were not passed on
 
 
-def test_a_token_from_before_the_tenant_is_worth_nothing(portal: Any, clock: Any, web_registry: Registry) -> None:
-    """Made while somebody forgot the tenant that had the id."""
-    made = SignalTokens(web_registry, clock).create("acme", "s1")
+def test_no_token_is_made_for_a_bot_that_is_not_there(portal: Any, clock: Any, web_registry: Registry) -> None:
+    """It may be deleted while a token of it is asked for; whoever has the id next would take that token."""
+    tokens = SignalTokens(web_registry, clock)
+    with pytest.raises(UnknownTenantError):
+        tokens.create("acme", "s1")
     portal.accepted(signal_tenant())
-    sender = Sender(portal, clock, {"bot": "s1", "token": made.text})
-    assert sender.send().status_code == 401
+    assert tokens.check(tokens.create("acme", "s1").text) is not None
+    with pytest.raises(UnknownTenantError):
+        tokens.create("acme", "s9")
+    assert [token.bot for token in tokens.list("acme")] == ["s1"]
 
 
 def test_a_halt_that_an_operator_lifted_keeps_no_signal_back(sender: Sender, web_registry: Registry) -> None:
@@ -776,14 +780,32 @@ def test_one_tenants_signals_leave_room_for_those_of_others() -> None:
     places = Places(4)
     with contextlib.ExitStack() as stack:
         for key in ("a", "a"):
-            stack.enter_context(places.taken(key))
-        with pytest.raises(BusyError), places.taken("a"):
+            stack.enter_context(places.taken(key, "b1"))
+        with pytest.raises(BusyError), places.taken("a", "b2"):
             pass
         for key in ("b", "c"):
-            stack.enter_context(places.taken(key))
-        with pytest.raises(BusyError), places.taken("d"):
+            stack.enter_context(places.taken(key, "b1"))
+        with pytest.raises(BusyError), places.taken("d", "b1"):
             pass
-    with places.taken("a"), places.taken("a"), places.taken("d"):
+    with places.taken("a", "b1"), places.taken("a", "b1"), places.taken("d", "b1"):
+        pass
+
+
+def test_bots_that_do_not_answer_have_one_place_of_four_whoever_they_belong_to() -> None:
+    now = 1000.0
+    places = Places(4, lambda: now)
+    for tenant in ("a", "b"):
+        places.note_silence(tenant, "s1")
+    with places.taken("a", "s1"):
+        with pytest.raises(BusyError), places.taken("b", "s1"):
+            pass
+        # Others have the rest, those of the same tenants, too.
+        with places.taken("a", "s2"), places.taken("c", "s1"), places.taken("d", "s1"):
+            pass
+    with places.taken("b", "s1"):
+        pass
+    now += 300
+    with places.taken("a", "s1"), places.taken("b", "s1"):
         pass
 
 

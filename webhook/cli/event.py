@@ -399,8 +399,10 @@ def _message(journal: Journal, event: EventRecord) -> str | None:
         failure = journal.tenant_status(event.tenant).failure
     except UnknownTenantError:
         return None
-    same = failure is not None and failure["code"] == event.code
-    return str(failure["message"]) if failure is not None and same else None
+    if failure is None or failure["code"] != event.code:
+        return None
+    # Of one that waits to be tried again, the last run's; of one that has ended, its own run's alone.
+    return str(failure["message"]) if event.finished_at in (None, failure["at"]) else None
 
 
 def _journal(state: State) -> Journal:

@@ -141,6 +141,8 @@ class HummingfleetSignal(base.FleetController):
                 return
         self._answer(identity, verdict.code, verdict.reason)
         if verdict.accepted:
+            if signal.action == "close":
+                self.end_pause(KEY, "SELL")
             self.wake()
 
     def _answer(self, identity: str, code: str, reason: str) -> None:
@@ -156,12 +158,12 @@ class HummingfleetSignal(base.FleetController):
         pair, connector = self.config.trading_pair, self.connector
         connected = self.market_data_provider.ready and connector.network_status == NetworkStatus.CONNECTED
         cells = self.ledger.cells.values()
-        paused = self._failures.get(KEY, (0, 0.0))[1] > time.monotonic()
         return Situation(
             now=time.time(), halted=self._halted(), connected=connected,
             mid=mid_price(connector, pair) if connected else None, rules=self.rules() if connected else None,
             held=sum((cell.held for cell in cells), ZERO), cost=sum((cell.cost for cell in cells), ZERO),
-            under_way=bool(KEY in self._busy() or self.ledger.unsettled() or paused),
+            under_way=bool(KEY in self._busy() or self.ledger.unsettled()),
+            paused=frozenset(side for side in ("BUY", "SELL") if self.is_paused(KEY, side)),
             limits=self.runtime.settings.risk, exposure=self._exposure(),
             funds=self._available("BUY") if connected else None,
             taker_price=lambda amount: taker_price(connector, pair, amount))

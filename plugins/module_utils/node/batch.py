@@ -153,7 +153,7 @@ def _judge_health(
         troubles = unhealthy.get(stack["tenant"])
         if troubles:
             found = containers.get(stack["tenant"], {})
-            final = any(trouble.final for trouble in troubles)
+            final = all(trouble.final for trouble in troubles)
             words = "; ".join(_explained(engine, trouble, stack, found, began) for trouble in troubles)
             results[stack["tenant"]].update(
                 failed=True,

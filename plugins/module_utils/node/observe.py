@@ -325,7 +325,7 @@ def wait_healthy(
 ) -> dict[str, list[Trouble]]:
     """Waits for all stacks at once; by tenant, what is still wrong when the time is over.
 
-    A stack with a trouble that time cannot mend is not waited for.
+    A stack is waited for as long as it has a trouble that time may mend.
     """
     deadline = clock() + timeout_seconds
     waiting = {stack["tenant"]: stack for stack in stacks}
@@ -337,9 +337,7 @@ def wait_healthy(
         for tenant, stack in waiting.items():
             problems[tenant] = unhealthy(stack, base_dir, containers.get(tenant, {}), now)
         waiting = {
-            tenant: stack
-            for tenant, stack in waiting.items()
-            if problems[tenant] and not any(trouble.final for trouble in problems[tenant])
+            tenant: stack for tenant, stack in waiting.items() if not all(trouble.final for trouble in problems[tenant])
         }
         if not waiting or clock() >= deadline:
             break

@@ -223,6 +223,63 @@ def test_a_book_without_bids_neither_halts_nor_buys(base: Any, monkeypatch: pyte
     assert "NO_PRICE" not in state.waiting
 
 
+def test_a_configuration_that_the_strategy_refuses_is_not_started_with(
+        base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused while the bot ran, it is still there at the next start."""
+    state, market = make_runtime(monkeypatch), Market()
+
+    class Buyer(base.FleetController):
+        fits = False
+
+        def validate(self, config: Any) -> None:
+            if not self.fits:
+                raise ValueError("buy_price must be below sell_price")
+
+        def decide(self, view: Any) -> Decision:
+            return Decision((WantedOrder("b", "BUY", D(100), D(1), D(1)),), frozenset())
+
+    controller = Buyer(base.FleetConfig(connector_name="binance", trading_pair=PAIR), market)
+    for _ in range(2):
+        assert a_round(controller) == [] and state.notice and state.notice.code == "CONFIG_REFUSED"
+    controller.fits = True
+    controller.apply(base.FleetConfig(connector_name="binance", trading_pair=PAIR))
+    assert len(a_round(controller)) == 1 and state.notice is None
+
+
+def test_refused_buys_do_not_hold_up_sales(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, market = make_runtime(monkeypatch), Market()
+    clock = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+
+    class Trader(base.FleetController):
+        def decide(self, view: Any) -> Decision:
+            return Decision(tuple(WantedOrder("a", side, D(100), D(1), D(1)) for side in ("BUY", "SELL")), frozenset())
+
+    hold(state.ledger, D(10), D(100))
+    controller = Trader(base.FleetConfig(connector_name="binance", trading_pair=PAIR), market)
+
+    def sides() -> list[str]:
+        return [action.executor_config.side for action in a_round(controller)]
+
+    assert sides() == ["BUY", "SELL"]
+    for _ in range(6):
+        state.on_order_end("a|1", "BUY", "no")  # type: ignore[misc]
+    assert sides() == ["SELL"]
+    state.on_order_end("a|1", "SELL", "no")  # type: ignore[misc]
+    assert sides() == []
+    controller.end_pause("a", "SELL")
+    assert sides() == ["SELL"]
+    clock += 59
+    assert sides() == ["SELL"]
+    clock += 1
+    assert sides() == ["BUY", "SELL"]
+    # Long after, the next refusal is a first one.
+    clock += 400
+    state.on_order_end("a|1", "BUY", "no")  # type: ignore[misc]
+    clock += 2
+    assert sides() == ["BUY", "SELL"]
+
+
 def test_a_halted_bot_waits_for_nothing(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     state, market = make_runtime(monkeypatch, max_order=50), Market()
 

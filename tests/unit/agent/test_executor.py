@@ -23,7 +23,7 @@ class OrderExecutor:
 
     def __init__(self) -> None:
         self.status, self.close_type = RunnableStatus.RUNNING, None
-        self.config = SimpleNamespace(level_id="a|1")
+        self.config = SimpleNamespace(level_id="a|1", side=SimpleNamespace(name="BUY"))
         self._partial_filled_orders: list[Any] = []
         self._held_position_orders: list[Any] = []
 
@@ -64,10 +64,10 @@ async def test_a_check_that_cannot_be_made_ends_the_executor_and_is_reported(
         script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise its level would be busy for ever."""
     reports: list[Any] = []
-    state = SimpleNamespace(on_order_end=lambda level, failure: reports.append((level, failure)))
+    state = SimpleNamespace(on_order_end=lambda level, side, failure: reports.append((level, side, failure)))
     monkeypatch.setattr(runtime, "current", state)
     executor = script.SingleOrderExecutor()
     await executor.validate_sufficient_balance()
     assert (executor.status, executor.close_type) == (RunnableStatus.TERMINATED, CloseType.FAILED)
     assert reports == [
-        ("a|1", "the engine cannot check the balance (ArithmeticError: a price that is none)")]
+        ("a|1", "BUY", "the engine cannot check the balance (ArithmeticError: a price that is none)")]

@@ -140,6 +140,15 @@ def test_an_order_that_no_plan_announced_counts_all_the_same(patch: pytest.Monke
     assert gate.send("BUY", D("0.5"), D(100), planned=False)
 
 
+def test_an_order_that_was_not_written_down_does_not_leave(patch: pytest.MonkeyPatch) -> None:
+    """No limit could count it. Some connectors name their orders without asking."""
+    gate = Gate(patch, max_position=1000)
+    for side in ("SELL", "BUY"):
+        with pytest.raises(OrderRefusedError, match="NOT_WRITTEN_DOWN"):
+            gate.state.admit(None, client_id="17", side=side, amount=D(1), price=D(100), is_market=False)
+    assert gate.state.ledger.halt and gate.state.ledger.halt.code == "ORDER_NOT_WRITTEN_DOWN"
+
+
 def test_nothing_leaves_a_halted_or_stopping_bot(patch: pytest.MonkeyPatch) -> None:
     gate = Gate(patch)
     gate.state.ledger.halt = Halt("RISK_MAX_DRAWDOWN", "", 0.0)

@@ -210,6 +210,20 @@ def test_one_signal_waits_and_a_close_takes_its_place() -> None:
     assert asked(replace(FLAT, now=NOW + 21), memory=first, id="a2", sent_at=NOW + 20, expires_at=NOW + 40).accepted
 
 
+def test_a_refused_buy_neither_stops_exits_nor_a_close() -> None:
+    config = SignalSettings(stop_loss_pct=D(1))
+    no_buys, no_sales = replace(LONG, paused=frozenset({"BUY"})), replace(LONG, paused=frozenset({"SELL"}))
+    assert asked(no_buys).code == asked(no_sales, action="sell").code == "busy"
+    assert asked(no_sales).accepted and asked(no_buys, action="sell").accepted
+    closing = asked(no_buys, action="close")
+    assert closing.accepted and the_order(step(PLAIN, closing.memory, no_buys)).side == "SELL"
+    assert the_order(step(config, Memory(), replace(no_buys, mid=D(30000)))).side == "SELL"
+    assert step(config, waiting(), replace(no_sales, mid=D(30000))).decision.create == ()
+    # What waits is traded once the pause is over, or expires.
+    taken = step(PLAIN, waiting(), no_buys)
+    assert taken.decision.create == () and taken.memory.waiting == signal()
+
+
 def test_cooldown_lies_between_openings() -> None:
     config = SignalSettings(cooldown_s=60)
     memory = Memory(bought_at=NOW - 59)
@@ -361,6 +375,12 @@ def test_a_restart_forgets_nothing() -> None:
     assert Memory.restore(json.loads(json.dumps(memory.plain()))) == memory
     bare = Memory(signal(action="close", size_quote=None))
     assert Memory.restore(json.loads(json.dumps(bare.plain()))) == bare
+    going_on = Memory(replace(bare.waiting, traded=True))  # type: ignore[type-var]
+    assert Memory.restore(json.loads(json.dumps(going_on.plain()))) == going_on
+    # An agent that knows none that goes on finds nothing waiting, and what it knows as it was.
+    assert going_on.plain()["waiting"] is None and "traded" not in bare.plain()["waiting"]
+    of_before = {name: value for name, value in memory.plain().items() if name != "closing"}
+    assert Memory.restore(of_before) == memory
     assert Memory.restore(json.loads(json.dumps(Memory().plain()))) == Memory()
     assert Memory.restore({"cycle": {"start": "1"}}) == Memory()
 

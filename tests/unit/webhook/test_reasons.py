@@ -61,9 +61,10 @@ REJECTED = (
         ),
         (
             "engine_refused",
-            "tenant acme: bot b1 refuses its new configuration and stays with the former one (its log: a); bot b2 is "
-            "starting (its log: bot b2 refuses its new configuration)",
-            "Bots b1 and b2 were started and do not trade.",
+            "tenant acme: bot b1 refuses its new configuration and stays with the former one (its log: too low); "
+            "bot b2 is starting (its log: bot b2 refuses its new configuration); bot b3 is starting",
+            'Bot b1 refuses its new settings and goes on with the former ones. The bot\'s log says: "too low" Bots b2 '
+            "and b3 were started and do not trade. The bot's log says: \"bot b2 refuses its new configuration\"",
         ),
         (
             "document_refused",

@@ -173,8 +173,16 @@ def test_a_configuration_that_the_bot_refuses_is_not_waited_for(applied: Path) -
         "bot b1 refuses its new configuration and stays with the former one (its log: buy_price must be below …)"
     )
     write_json(beat, {**json.loads(beat.read_text()), "at": time.time() - 1})
-    found = observe.wait_healthy(Engine(), str(applied), [stack("live2")], 60, pause=not_awaited)  # type: ignore[arg-type]
+    engine: Any = Engine()
+    found = observe.wait_healthy(engine, str(applied), [stack("live2")], 60, pause=not_awaited)
     assert [one.text for one in found["acme"]] == [trouble.text]
+    # Another bot of the tenant that only needs some time has it.
+    other = {"id": "b2", "service": "bot_b2", "live_digest": None, "state": "running"}
+    both = stack("live2")
+    both["bots"].append(other)
+    both["services"]["bot_b2"] = {**both["services"]["bot_b1"], "container": "acme-bot_b2"}
+    with pytest.raises(AssertionError, match="it waited"):
+        observe.wait_healthy(engine, str(applied), [both], 60, pause=not_awaited)
 
 
 class Engine:
