@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,24 @@ def columns(catalogue: Catalogue) -> list[str]:
     return [name for name in CONTROLLER_LIMITS if name in used]
 
 
+UNFOLLOWED = "orders cannot be followed"
+
+
+def unfollowed(catalogue: Catalogue) -> str:
+    """The connectors whose orders cannot be followed, in a list by reason."""
+    names: dict[str, list[str]] = {}
+    for connector in catalogue.connectors.values():
+        if connector.untradable is not None and connector_use(connector, catalogue) == UNFOLLOWED:
+            names.setdefault(connector.untradable, []).append(f"`{connector.name}`")
+    return "".join(
+        textwrap.fill(
+            f"{reason} ({len(those)}): {', '.join(those)}", 110, initial_indent="  - ", subsequent_indent="    "
+        )
+        + "\n"
+        for reason, those in names.items()
+    )
+
+
 def connector_use(connector: Connector, catalogue: Catalogue) -> str:
     """What a connection through this connector is good for."""
     exchange = catalogue.exchanges.get(connector.name)
@@ -201,6 +220,8 @@ def connector_use(connector: Connector, catalogue: Catalogue) -> str:
         return "refused"
     if connector.kind != "spot":
         return "stores credentials"
+    if connector.untradable is not None:
+        return UNFOLLOWED
     return "**traded in tests**" if exchange is not None and exchange.sandbox else "loads"
 
 
@@ -215,7 +236,7 @@ def connector_row(connector: Connector, catalogue: Catalogue) -> tuple[str, ...]
 def connectors_page(catalogue: Catalogue) -> str:
     """docs/reference/connectors.md"""
     rows = [connector_row(connector, catalogue) for connector in catalogue.connectors.values()]
-    counts = {use: sum(row[2] == use for row in rows) for use in ("loads", "stores credentials")}
+    counts = {use: sum(row[2] == use for row in rows) for use in ("loads", "stores credentials", UNFOLLOWED)}
     intro = (
         f"# Connectors\n\nThe {len(rows)} connectors of the engine, and what a connection through each is good for:\n\n"
         "- **traded in tests**: the tests trade there with every template, on the sandbox exchange, which speaks the\n"
@@ -226,6 +247,10 @@ def connectors_page(catalogue: Catalogue) -> str:
         "  not fit them. Begin with little money.\n"
         f"- stores credentials ({counts['stores credentials']}): a perpetual exchange; all templates are for spot,\n"
         "  so bots on it are refused.\n"
+        f"- {UNFOLLOWED} ({counts[UNFOLLOWED]}): stores credentials, and bots on it are refused. A bot's limits are\n"
+        "  judged where the engine sends an order, and after a crash the bot asks what each of its orders has\n"
+        "  executed; the engine's code for these exchanges keeps one or the other from working:\n"
+        f"{unfollowed(catalogue)}"
         "- refused: its credentials are no plain fields.\n\n"
         "Each `encrypted_<name>` comes with a `nonce_<name>`; the portal's `encrypted_api_key` and\n"
         "`encrypted_api_secret` come with `nonce_key` and `nonce_secret`. `encrypted_api_secret` also stands for a\n"

@@ -51,13 +51,17 @@ class ConnectorField:
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """An engine connector: its kind and the fields its configuration file has."""
+    """An engine connector: its kind and the fields its configuration file has.
+
+    ``untradable`` says why bots on it are refused although it is a spot connector, in the words of the agent.
+    """
 
     name: str
     kind: Literal["spot", "perpetual"]
     centralised: bool
     example_pair: str
     fields: tuple[ConnectorField, ...]
+    untradable: str | None = None
 
     @property
     def secrets(self) -> tuple[ConnectorField, ...]:
@@ -282,12 +286,16 @@ def _connector_field(connector: str, entry: Mapping[str, Any]) -> ConnectorField
 
 
 def _connector(name: str, entry: Mapping[str, Any]) -> Connector:
+    untradable = entry.get("untradable")
+    if "untradable" in entry and not (isinstance(untradable, str) and untradable.strip()):
+        raise ValueError(f"{name}: untradable must say why, in words")
     return Connector(
         name=name,
         kind="spot" if entry["type"] == "Exchange" else "perpetual",
         centralised=entry["centralised"],
         example_pair=entry["example"],
         fields=tuple(_connector_field(name, f) for f in entry["fields"]),
+        untradable=untradable,
     )
 
 

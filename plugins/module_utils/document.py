@@ -937,6 +937,10 @@ class _Judge:
             problem = f"{connector.name} trades perpetuals and {strategy.name} is a spot strategy"
             self.add("bot.perpetual", here, problem, "a connection to a spot exchange")
             return None
+        if connector is not None and connector.untradable is not None:
+            problem = f"{connector.name} cannot be traded safely: {connector.untradable}"
+            allowed = "a connection to another exchange; docs/reference/connectors.md lists them"
+            self.add("bot.orders", here, problem, allowed)
         return connector
 
     def _find_rules(self, pair: str, exchange: Exchange, where: str) -> PairRules | None:

@@ -87,6 +87,7 @@ RULES: Final[Mapping[str, str]] = {
     "bot.connection": "a bot's exchange connection is in the document",
     "bot.template": "the strategy template exists",
     "bot.perpetual": "a spot strategy runs on a spot connector",
+    "bot.orders": "a bot runs on a connector whose orders can be judged when they are sent, and followed afterwards",
     "pair.unknown": "the trading pair is in the exchange's rules, where the catalogue has them",
     # limits and what every template of our own must agree with
     "quote.usd": "a limit named in US dollars needs a quote asset that is worth one",

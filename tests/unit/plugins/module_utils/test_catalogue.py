@@ -42,6 +42,16 @@ def test_a_release_names_images_for_both_ways_of_getting_them() -> None:
         release.image("edge", "build")
 
 
+def test_what_cannot_be_traded_is_spot_and_named_by_no_plan() -> None:
+    catalogue = factories.catalogue()
+    untradable = {name for name, connector in catalogue.connectors.items() if connector.untradable is not None}
+    assert {"hyperliquid", "kraken", "kucoin"} < untradable
+    assert {catalogue.connectors[name].kind for name in untradable} == {"spot"}
+    assert not untradable & set(catalogue.exchanges)
+    for plan in catalogue.plans.values():
+        assert not untradable & set(plan.exchanges)
+
+
 @pytest.mark.parametrize(
     ("connector", "given", "field"),
     [
@@ -73,7 +83,7 @@ def test_short_names_of_a_connector_are_unique() -> None:
     [
         ("plans.yml", "  bots: 2\n", "", "plans.yml lacks the key 'bots'"),
         ("plans.yml", "  bots: 2\n", "  bots: many\n", "bots must be a whole number"),
-        ("plans.yml", "[binance, kucoin]", "[binanse]", "connectors.json does not have: binanse"),
+        ("plans.yml", "[binance, bybit]", "[binanse]", "connectors.json does not have: binanse"),
         ("plans.yml", "bot_cpus: 0.5", "bot_cpus: 0", "bot_cpus must be greater than 0"),
         ("plans.yml", "{max_position: 10000, ", "{", "starter/ceilings/USD/max_position: the field is missing"),
         ("plans.yml", "max_order: 5000", "max_order_usd: 5000", "ceilings/USD/max_order_usd: there is no field"),
@@ -82,6 +92,9 @@ def test_short_names_of_a_connector_are_unique() -> None:
         ("plans.yml", "starter:", "starter: [", "plans.yml is not usable"),
         ("releases.yml", 'agent: "1.0.0"', "agent: 1", "agent must be a version in quotes"),
         ("connectors.json", "{", "[", "connectors.json is not usable"),
+        ("connectors.json", '"untradable": "', '"untradable": 1, "was": "', "backpack: untradable must say why"),
+        ("connectors.json", '"untradable": "', '"untradable": " ", "was": "', "backpack: untradable must say why"),
+        ("connectors.json", '"untradable": "', '"untradable": null, "was": "', "backpack: untradable must say why"),
         ("exchanges/binance.yml", "BTC-USDT:", "BTCUSDT:", "'BTCUSDT' is not BASE-QUOTE"),
         ("exchanges/binance.yml", 'tick: "0.01"', 'tick: "x"', "binance.yml is not usable"),
     ],

@@ -204,7 +204,8 @@ def test_other_connectors_take_short_full_and_portal_names(secret: str) -> None:
     ciphertext, nonce = connection.pop("encrypted_api_secret"), connection.pop("nonce_secret")
     connection |= {f"encrypted_{secret}": ciphertext, f"nonce_{secret}": nonce}
     connection |= {"encrypted_passphrase": factories.encrypted_text("p"), "nonce_passphrase": factories.nonce_text("p")}
-    document = parse(factories.document(exchange_environment="live", exchange_connections=[connection]))
+    live = {"plan": "business", "exchange_environment": "live"}
+    document = parse(factories.document(**live, exchange_connections=[connection]))
     secrets = document.connection("ex1").secrets(factories.catalogue().connectors["kucoin"])
     assert [s.field for s in secrets] == ["kucoin_api_key", "kucoin_secret_key", "kucoin_passphrase"]
     assert document.plain()["exchange_connections"][0][f"encrypted_{secret}"] == ciphertext
@@ -217,9 +218,8 @@ def test_plain_settings_have_the_connectors_names_and_defaults() -> None:
     connection |= {"encrypted_passphrase": factories.encrypted_text("p"), "nonce_passphrase": factories.nonce_text("p")}
     document = parse(factories.document(exchange_environment="live", exchange_connections=[connection]))
     assert document.connection("ex1").plain_settings(connectors["okx"]) == {"okx_registration_sub_domain": "my"}
-    kraken = parse(
-        factories.document(exchange_environment="live", exchange_connections=[factories.connection(exchange="kraken")])
-    )
+    live = {"plan": "business", "exchange_environment": "live"}
+    kraken = parse(factories.document(**live, exchange_connections=[factories.connection(exchange="kraken")]))
     assert kraken.connection("ex1").plain_settings(connectors["kraken"]) == {"kraken_api_tier": "Starter"}
 
 

@@ -70,14 +70,22 @@ def business(**overrides: Any) -> dict[str, Any]:
     return factories.grid_document(plan="business", exchange_environment="live", **overrides)
 
 
-def kucoin_connection(**overrides: Any) -> dict[str, Any]:
-    data = factories.connection(id="ku", exchange="kucoin", seed="ku")
-    data |= {"encrypted_passphrase": factories.encrypted_text("p"), "nonce_passphrase": factories.nonce_text("p")}
-    return data | overrides
+def okx_connection(**overrides: Any) -> dict[str, Any]:
+    passphrase = {
+        "encrypted_passphrase": factories.encrypted_text("p"),
+        "nonce_passphrase": factories.nonce_text("okx p"),
+    }
+    return factories.connection(id="ok", exchange="okx", seed="okx") | passphrase | overrides
 
 
-def with_kucoin() -> dict[str, Any]:
-    return business(exchange_connections=[factories.connection(), kucoin_connection()])
+def with_okx() -> dict[str, Any]:
+    return business(exchange_connections=[factories.connection(), okx_connection()])
+
+
+def with_kraken(**overrides: Any) -> dict[str, Any]:
+    """A connection through a connector whose orders cannot be followed, which no bot uses."""
+    kraken = factories.connection(id="kr", exchange="kraken", seed="kr")
+    return business(**({"exchange_connections": [factories.connection(), kraken]} | overrides))
 
 
 def with_settings() -> dict[str, Any]:
@@ -91,8 +99,7 @@ def with_settings() -> dict[str, Any]:
     for name in ("api_private_key", "account_limit"):
         lighter[f"encrypted_{name}"] = factories.encrypted_text(name)
         lighter[f"nonce_{name}"] = factories.nonce_text(name)
-    okx = kucoin_connection(id="ok", exchange="okx", settings={"registration_sub_domain": "my"})
-    okx |= {f"nonce_{n}": factories.nonce_text(f"okx {n}") for n in ("key", "secret", "passphrase")}
+    okx = okx_connection(settings={"registration_sub_domain": "my"})
     coinbase = factories.connection(
         id="cb", exchange="coinbase_advanced_trade", seed="cb", settings={"use_auth_for_public_endpoints": True}
     )
@@ -308,7 +315,7 @@ CASES = [
          base=eth_btc, allowed="quoted in USD, or pegged"),
     # exchange connections
     Case("exchange.unknown", {"exchange_connections.1.exchange": "kukoin"}, "/exchange_connections/1/exchange",
-         "no connector 'kukoin'", allowed="kucoin", base=with_kucoin),
+         "no connector 'kukoin'", allowed="kucoin", base=with_okx),
     Case(
         "exchange.nested",
         {"exchange_connections": [factories.connection(), {"id": "in", "exchange": "injective_v2", "key_id": "k1"}]},
@@ -317,12 +324,12 @@ CASES = [
         base=business,
     ),
     Case("exchange.sandbox", {"exchange_environment": "sandbox"}, "/exchange_connections/1/exchange",
-         "cannot stand in for kucoin", base=with_kucoin, allowed="binance"),
+         "cannot stand in for okx", base=with_okx, allowed="binance"),
     Case("credential.missing", {EX + "encrypted_api_secret": GONE, EX + "nonce_secret": GONE},
          P_EX + "encrypted_api_secret", "binance needs it"),
     Case("credential.missing",
          {"exchange_connections.1.encrypted_passphrase": GONE, "exchange_connections.1.nonce_passphrase": GONE},
-         "/exchange_connections/1/encrypted_passphrase", "kucoin needs it", base=with_kucoin),
+         "/exchange_connections/1/encrypted_passphrase", "okx needs it", base=with_okx),
     Case("credential.unknown", {EX + "encrypted_passphrase": factories.encrypted_text("p"),
                                 EX + "nonce_passphrase": factories.nonce_text("p")},
          P_EX + "encrypted_passphrase", "no such credential", allowed="encrypted_api_key, encrypted_api_secret"),
@@ -378,6 +385,9 @@ CASES = [
          allowed="grid, "),
     Case("bot.perpetual", {"bots": [factories.grid_bot(exchange_connection_id="pe")]}, P_BOT + "exchange_connection_id",
          "trades perpetuals", base=with_perpetual),
+    Case("bot.orders", {BOT + "exchange_connection_id": "kr"}, P_BOT + "exchange_connection_id",
+         "kraken cannot be traded safely: it names its orders in a way of its own", base=with_kraken,
+         allowed="docs/reference/connectors.md"),
     Case("pair.unknown", {BOT + "trading_pair": "BTC-UDST"}, P_BOT + "trading_pair", "binance has no pair BTC-UDST",
          allowed="BTC-USDT"),
     Case("quote.usd", {RISK + "max_daily_loss_usd": "0.01"}, P_RISK + "max_daily_loss_usd", "BTC is not worth one",
@@ -588,8 +598,8 @@ def test_a_grid_that_rests_only_what_is_near_may_have_more_levels_than_open_orde
 
 def test_a_bot_trades_on_an_exchange_whose_rules_the_catalogue_does_not_have() -> None:
     """What needs the rules is left out, and what does not is judged all the same."""
-    there = {BOT + "exchange_connection_id": "ku", BOT + "trading_pair": "XYZ-USDT", CONFIG + "order_amount": 1}
-    assert parse(changed(with_kucoin(), there)).bots[0].trading_pair == "XYZ-USDT"
+    there = {BOT + "exchange_connection_id": "ok", BOT + "trading_pair": "XYZ-USDT", CONFIG + "order_amount": 1}
+    assert parse(changed(with_okx(), there)).bots[0].trading_pair == "XYZ-USDT"
     for changes, rule in (
         ({RISK + "max_position_usd": 9}, "order.max_position"),
         ({RISK + "max_position_usd": 2_000_000}, "plan.max_position"),
@@ -597,8 +607,52 @@ def test_a_bot_trades_on_an_exchange_whose_rules_the_catalogue_does_not_have() -
         ({CONFIG + "lower_bound": 36000}, "grid.bounds"),
     ):
         with pytest.raises(DocumentError) as caught:
-            parse(changed(with_kucoin(), there | changes))
+            parse(changed(with_okx(), there | changes))
         assert rule in {fault.rule for fault in caught.value.faults}
+
+
+UNTRADABLE = {
+    name: connector.untradable
+    for name, connector in factories.catalogue().connectors.items()
+    if connector.untradable and connector.secrets
+}
+BOTS = (factories.grid_bot, factories.dca_bot, factories.dca_interval_bot, factories.signal_bot,
+        factories.market_making_bot)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", BOTS)
+def test_no_template_runs_where_orders_cannot_be_followed(make: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse(with_kraken(bots=[make(exchange_connection_id="kr")]))
+    (fault,) = caught.value.faults
+    assert (fault.rule, fault.pointer) == ("bot.orders", "/bots/0/exchange_connection_id")
+    parse(with_kraken(bots=[make(exchange_connection_id="ex1")]))
+
+
+@pytest.mark.parametrize("name", UNTRADABLE)
+def test_a_connector_that_cannot_be_traded_is_connected_and_refuses_bots(name: str) -> None:
+    connector = factories.catalogue().connectors[name]
+    connection: dict[str, Any] = {"id": "ex1", "exchange": name, "key_id": "k1", "settings": {}}
+    for field_ in connector.secrets:
+        connection[f"encrypted_{field_.name}"] = factories.encrypted_text(field_.name)
+        connection[f"nonce_{field_.name}"] = factories.nonce_text(field_.name)
+    for field_ in connector.settings:
+        if field_.required:
+            connection["settings"][field_.name] = 1 if field_.type == "int" else "0xabc"
+    parse(business(exchange_connections=[connection], bots=[]))
+    with pytest.raises(DocumentError) as caught:
+        parse(business(exchange_connections=[connection]))
+    (fault,) = caught.value.faults
+    assert fault.rule == "bot.orders"
+    assert fault.problem == f"{name} cannot be traded safely: {UNTRADABLE[name]}"
+    assert fault.allowed == "a connection to another exchange; docs/reference/connectors.md lists them"
+
+
+def test_a_bot_where_orders_cannot_be_followed_hears_about_its_other_faults_too() -> None:
+    there = {BOT + "exchange_connection_id": "kr", BOT + "trading_pair": "XYZ-ABC", CONFIG + "lower_bound": 36000}
+    with pytest.raises(DocumentError) as caught:
+        parse(changed(with_kraken(), there))
+    assert {"bot.orders", "quote.usd", "grid.bounds"} <= {fault.rule for fault in caught.value.faults}
 
 
 def test_every_rule_has_a_case() -> None:
