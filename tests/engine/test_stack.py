@@ -335,7 +335,7 @@ def test_an_operators_own_strategy_goes_the_whole_way(installation: Installation
     assert (outcome["problem"], outcome["bots"]["own1"]["state"]) == ("engine_refused", "running"), outcome
     assert user_reason(outcome["problem"], outcome["message"]) == (
         "Bot own1 refuses its new settings and goes on with the former ones. The bot's log says: "
-        '"buy price must be below sell price"'
+        '"buy_price must be below sell_price"'
     )
     rests_at(34000)
     installation.change(TENANT, prices(33990, 36000))
