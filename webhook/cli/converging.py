@@ -84,7 +84,8 @@ def show(state: State, report: ConvergeReport) -> None:
                     one.tenant,
                     one.result,
                     ", ".join(f"{bot} {what}" for bot, what in sorted(one.bots.items())),
-                    _what(one.changes or one.reasons),
+                    # What was behind when somebody looked, and had been applied by another run since, is no trouble.
+                    _what(one.changes or (one.reasons if one.changed or one.problem is not None else ())),
                 )
                 for one in report.tenants
             ],

@@ -24,7 +24,7 @@ class FakeRunner:
     """Stands for ``run_playbook``: remembers what was asked, answers like a node that did everything right.
 
     ``failures`` are tenants that fail, with their message, all with the code ``problem``; ``bots`` is what the node
-    says of bots.
+    says of bots; ``overtaken``: another run applies what this one was to apply.
     """
 
     def __init__(self, registry_url: str) -> None:
@@ -34,6 +34,7 @@ class FakeRunner:
         self.problem = "node_refused"
         self.bots: dict[str, dict[str, Any]] = {}
         self.node_problem: str | None = None
+        self.overtaken = False
 
     def __call__(self, playbook: str, **arguments: Any) -> RunResult:
         self.calls.append((playbook, arguments))
@@ -51,6 +52,8 @@ class FakeRunner:
         for tenant in tenants:
             message = self.failures.get(tenant)
             answer = {"changed": message is None, "changes": ["start container x"], "reasons": ["new"], "bots": {}}
+            if self.overtaken:
+                answer |= {"changed": False, "changes": [], "reasons": ["revision 2 is not applied yet (applied: 1)"]}
             if message is not None:
                 answer |= {"failed": True, "msg": message, "problem": self.problem}
                 failures.append(TaskFailure(f"tenant-{tenant}", "Judge", message))

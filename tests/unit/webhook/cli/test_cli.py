@@ -203,6 +203,15 @@ def test_remove_asks_runs_the_playbook_and_forgets(
     assert registry.list() == ()
 
 
+def test_what_another_run_has_applied_meanwhile_is_no_trouble(
+    call: Call, runner: Any, stored: dict[str, Any]
+) -> None:
+    runner.overtaken = True
+    result = call("bot", "stop", "acme", "b1")
+    assert result.exit_code == 0
+    assert "unchanged" in result.output and "not applied yet" not in result.output
+
+
 @pytest.mark.parametrize(
     ("problem", "code"),
     [
