@@ -25,7 +25,7 @@ from .signals import Signal, SignalRefusedError, check_age, expiry
 NOT_LISTENING = "not_listening"
 """The code of a signal whose bot is not connected to its node's broker."""
 
-SILENT_SECONDS: Final = 300.0
+SILENT_SECONDS: Final = 60.0
 """How long a bot that left a signal without an answer is known for it."""
 
 _LOG = logging.getLogger("webhook.signals")
@@ -56,7 +56,7 @@ class Delivery:
 class Places:
     """A number of places to wait in: each signal takes one, and those of one tenant's bots at most half of them.
 
-    A bot that left a signal without an answer is known as silent for some minutes. All silent bots together have a
+    A bot that left a signal without an answer is known as silent for a minute. All silent bots together have a
     quarter of the places, so that they cannot keep those of bots that answer. ``clock`` gives seconds.
     """
 
@@ -93,7 +93,7 @@ class Places:
                     del self._taken[tenant]
 
     def note_silence(self, tenant: str, bot: str) -> None:
-        """The bot has not answered in time."""
+        """The bot has not answered in time. Its next answer ends nothing: it might leave out every other one."""
         with self._lock:
             now = self._clock()
             self._silent_until = {name: until for name, until in self._silent_until.items() if until > now}

@@ -88,12 +88,13 @@ def order_problem(kind: Any) -> str | None:
     return None
 
 
-def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None:
+def patch_order_sending(connector_name: str, admit: Callable[..., None], number: Callable[[str, str], None]) -> None:
     """Have ``admit`` look at every order of the connector at the moment it is sent.
 
     ``admit(connector, client_id=, side=, amount=, price=, is_market=, waited=)`` raises where the order may not leave;
     the engine then treats it like one that the exchange has refused. It is asked twice: when the connector begins to
-    send, and (``waited``) when the request leaves the queue for the exchange's rate limit.
+    send, and (``waited``) when the request leaves the queue for the exchange's rate limit. ``number(client id,
+    exchange's id)`` is told how the exchange has numbered one that it took.
     Raises ConfigurationError for a connector that is built unlike the engine's others.
     """
     from hummingbot.client.config.config_helpers import get_connector_class
@@ -115,8 +116,11 @@ def patch_order_sending(connector_name: str, admit: Callable[..., None]) -> None
         look(waited=False)
         token = _looks_due.set([functools.partial(look, waited=True)])
         try:
-            return await send(self, order_id=order_id, trading_pair=trading_pair, amount=amount,
+            sent = await send(self, order_id=order_id, trading_pair=trading_pair, amount=amount,
                               trade_type=trade_type, order_type=order_type, price=price, **more)
+            if sent[0] not in (None, "", "UNKNOWN"):
+                number(order_id, str(sent[0]))
+            return sent
         finally:
             _looks_due.reset(token)
 

@@ -6,6 +6,8 @@ serves every other connector with the engine's own per-order queries: it can set
 but cannot list what it does not know, and says ``verified: engine``.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -20,6 +22,9 @@ DAY_MS = 24 * 3600 * 1000
 TRADES_AT_MOST = 1000
 FILLS_LAG_SECONDS = 3.0
 FILLS_MISSING_SECONDS = 60.0
+FILLED_NEARLY = Decimal("0.95")
+PARALLEL_LOOKS = 5
+LOGGER = logging.getLogger("hummingfleet.exchange")
 
 
 @dataclass(frozen=True)
@@ -89,34 +94,50 @@ class TrackedExchange:
         self._ended: dict[str, tuple[Executed, float]] = {}
 
     async def open_orders(self, known: Iterable[OrderEntry]) -> list[ExchangeOrder]:
-        """Those of ``known`` that the exchange reports as open."""
-        found = [await self._look(entry) for entry in known]
+        """Those of ``known`` that the exchange reports as open; what has ended is not asked for again."""
+        asked = [entry for entry in known if entry.client_id not in self._ended]
+        found: list[ExchangeOrder | None] = []
+        for start in range(0, len(asked), PARALLEL_LOOKS):
+            found += await asyncio.gather(*(self._look(entry) for entry in asked[start:start + PARALLEL_LOOKS]))
         return [order for order in found if order is not None and order.is_open]
 
     async def order(self, entry: OrderEntry) -> ExchangeOrder | None:
         """The order's state and fills, asked with the connector's own requests.
 
         Fills follow their order with a delay on many exchanges. One that was filled is not done with before they add
-        up to what was ordered, or stay the same for a minute (a market order may be for an amount of quote); one that
-        ended otherwise, before they stay the same for some seconds. None with less than is booked.
+        up to what was ordered; where they come close (a market order may be for an amount of quote) or it ended
+        otherwise, before they stay the same for some seconds; else for a minute. What is booked is not taken back:
+        a bot that believes to hold less than it does would buy again.
         """
         order = await self._look(entry)
         if order is None or order.is_open:
+            self._forget(entry.client_id, gone=order is None)
             return order
         executed, now = order.executed, time.monotonic()
         before, since = self._ended.setdefault(entry.client_id, (executed, now))
         if before != executed:
             self._ended[entry.client_id] = (executed, now)
         unchanged = now - since if before == executed else 0.0
-        if self._states[entry.client_id] == "FILLED":
-            complete = executed.base >= (entry.amount or ZERO) or unchanged >= FILLS_MISSING_SECONDS
+        ordered, is_filled = entry.amount or ZERO, self._states[entry.client_id] == "FILLED"
+        is_less = executed.base < entry.executed.base
+        if is_less or (is_filled and executed.base < ordered * FILLED_NEARLY):
+            complete = unchanged >= FILLS_MISSING_SECONDS
         else:
-            complete = unchanged >= FILLS_LAG_SECONDS
-        if complete and executed.base >= entry.executed.base:
-            for kept in (self._ended, self._known, self._states):
-                kept.pop(entry.client_id, None)
-            return order
-        return replace(order, is_open=True)
+            complete = (is_filled and executed.base >= ordered) or unchanged >= FILLS_LAG_SECONDS
+        if not complete:
+            return replace(order, is_open=True)
+        self._forget(entry.client_id, gone=True)
+        if is_less:
+            LOGGER.warning("ORDER_DISAGREES the exchange lists %s of order %s as executed, %s are booked; that stays",
+                           executed.base, entry.client_id, entry.executed.base)
+            return replace(order, executed=entry.executed)
+        return order
+
+    def _forget(self, client_id: str, *, gone: bool) -> None:
+        self._ended.pop(client_id, None)
+        if gone:
+            self._states.pop(client_id, None)
+            self._known.pop(client_id, None)
 
     async def _look(self, entry: OrderEntry) -> ExchangeOrder | None:
         from hummingbot.core.data_type.in_flight_order import OrderState
@@ -131,6 +152,9 @@ class TrackedExchange:
             raise
         if update.exchange_order_id:
             tracked.exchange_order_id = update.exchange_order_id
+        if not tracked.exchange_order_id:
+            raise OSError(f"the exchange's number of order {entry.client_id} is not known, so that its fills cannot be "
+                          "asked for; look for it on the exchange")
         executed = executed_of(await self.connector._all_trade_updates_for_order(tracked), self.base_asset,
                                self.quote_asset)
         is_open = update.new_state not in (OrderState.FILLED, OrderState.CANCELED, OrderState.FAILED)
@@ -180,7 +204,7 @@ class TrackedExchange:
         return self.connector._order_tracker.fetch_order(client_order_id=entry.client_id) or InFlightOrder(
             client_order_id=entry.client_id, trading_pair=self.trading_pair, order_type=OrderType.LIMIT,
             trade_type=TradeType[entry.side], amount=entry.amount or ZERO, price=entry.price,
-            creation_timestamp=entry.created,
+            creation_timestamp=entry.created, exchange_order_id=entry.exchange_id,
         )
 
 

@@ -40,7 +40,11 @@ class Executed:
 
 @dataclass
 class OrderEntry:
-    """One own order. ``final``: it can execute no more and everything it executed is accounted."""
+    """One own order.
+
+    ``final``: it can execute no more and everything it executed is accounted. ``exchange_id``: the exchange's own
+    number, once it has told that.
+    """
 
     client_id: str
     side: str
@@ -52,6 +56,7 @@ class OrderEntry:
     nonce_us: int
     executed: Executed = field(default_factory=Executed)
     final: bool = False
+    exchange_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ class Ledger:
                 created=float(item["created"]), nonce_us=int(item["nonce_us"]), final=bool(item["final"]),
                 executed=Executed(Decimal(item["base"]), Decimal(item["quote"]), Decimal(item["fee_base"]),
                                   Decimal(item["fee_quote"]), int(item["trades"])),
+                exchange_id=item.get("exchange_id"),
             )
         risk = data["risk"]
         self.risk = RiskState(risk["day"], Decimal(risk["day_start_pnl"]), Decimal(risk["peak_pnl"]))
@@ -160,7 +166,7 @@ class Ledger:
                     "target": _plain(entry.target), "created": entry.created, "nonce_us": entry.nonce_us,
                     "final": entry.final, "base": str(entry.executed.base), "quote": str(entry.executed.quote),
                     "fee_base": str(entry.executed.fee_base), "fee_quote": str(entry.executed.fee_quote),
-                    "trades": entry.executed.trades,
+                    "trades": entry.executed.trades, "exchange_id": entry.exchange_id,
                 }
                 for entry in self.orders.values()
             },
@@ -234,6 +240,13 @@ class Ledger:
         entry.executed = executed
         entry.final = final
         self._dirty = True
+
+    def number_order(self, client_id: str, exchange_id: str) -> None:
+        """Keep the exchange's number of an order: many exchanges tell its fills by that alone."""
+        entry = self.orders.get(client_id)
+        if entry is not None and entry.exchange_id != exchange_id:
+            entry.exchange_id = exchange_id
+            self._dirty = True
 
     def unsettled(self) -> list[OrderEntry]:
         """Orders that may still execute or have executed more than is accounted."""

@@ -234,6 +234,8 @@ class Runtime:
             if order is not None:
                 executed = executed_of(order.order_fills.values(), self.settings.base_asset, self.settings.quote_asset)
                 self.ledger.account(entry.client_id, executed, final=False)
+                if order.exchange_order_id not in (None, "", "UNKNOWN"):
+                    self.ledger.number_order(entry.client_id, str(order.exchange_order_id))
             elif now - entry.created > TRACKING_GRACE_SECONDS:
                 ended.append(entry)
         if time.monotonic() >= self._trouble_until:

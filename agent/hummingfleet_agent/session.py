@@ -128,7 +128,8 @@ class Session:
         heart = asyncio.create_task(self._beat())
         try:
             self.application = await engine.open_engine(self.home, self.settings, password)
-            engine.patch_order_sending(self.settings.connector, self.state.admit)
+            engine.patch_order_sending(
+                self.settings.connector, self.state.admit, self.state.ledger.number_order)
             self.exchange = self._exchange(engine.make_connector(self.application, self.settings))
             if self.mode == "run":
                 return await self._run()

@@ -58,6 +58,15 @@ def test_life_of_a_grid(sandbox: Sandbox, make_bot: MakeBot) -> None:
     wait_for_grid(sandbox, bot, GUIDE_LEVELS, [])
     assert bot.lifecycle["state"] == "running" and not bot.lifecycle["clean"]
 
+    # The ledger knows the exchange's numbers of them.
+    numbers = {order["client_order_id"]: str(order["order_id"]) for order in sandbox.orders(bot.account)}
+
+    def written() -> dict[str, str | None]:
+        orders = bot.read("ledger.json").get("orders", {})
+        return {client_id: order["exchange_id"] for client_id, order in orders.items() if client_id in numbers}
+
+    wait_for("they are numbered", lambda: written() == numbers)
+
     # What a level buys it sells one step higher, and then it buys again.
     sandbox.set_price(33900)
     wait_for_grid(sandbox, bot, GUIDE_LEVELS[:8], [(D(34500), GUIDE_LEVELS[8][1]), (D(35000), GUIDE_LEVELS[9][1])])

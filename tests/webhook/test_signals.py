@@ -409,7 +409,7 @@ def test_the_portal_lists_tokens_without_their_texts(sender: Sender, portal: Any
     with web_registry.transaction() as connection:
         stored = str(connection.execute(sa.select(tables.signal_tokens)).all())
     for made in (newer, sender.made):
-        for secret in (made["token"], made["token"].rpartition("_")[2], made["signing_secret"]):
+        for secret in (made["token"], made["token"].split("_", 2)[2], made["signing_secret"]):
             assert secret not in answer.text
             assert secret not in stored
 
@@ -804,7 +804,7 @@ def test_bots_that_do_not_answer_have_one_place_of_four_whoever_they_belong_to()
             pass
     with places.taken("b", "s1"):
         pass
-    now += 300
+    now += 60
     with places.taken("a", "s1"), places.taken("b", "s1"):
         pass
 
@@ -831,7 +831,7 @@ def test_no_token_is_in_any_log_answer_or_number(
     formatter = JsonFormatter("web")
     logged = "\n".join(formatter.format(record) for record in caplog.records)
     assert sender.made["id"] in logged  # the id is what tells which token it was
-    for secret in (token, other, token.rpartition("_")[2], other.rpartition("_")[2], sender.made["signing_secret"]):
+    for secret in (token, other, token.split("_", 2)[2], other.split("_", 2)[2], sender.made["signing_secret"]):
         assert secret not in logged
         # An id may be anything, and the sender of this one gets to see it again.
         assert not any(secret in answer.text for answer in answers if answer.status_code not in (200, 202))

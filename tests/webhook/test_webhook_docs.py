@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ import pytest
 from ansible_collections.hummingfleet.core.plugins.module_utils import tables
 from ansible_collections.hummingfleet.core.plugins.module_utils.registry import Registry
 from flask import Flask
-from waitress.server import create_server
 
+from tests.webhook.portal import serving
 from webhook.openapi import Auth
 from webhook.problems import KINDS
 from webhook.views import ROUTES
@@ -35,13 +33,8 @@ def rows(title: str) -> list[list[str]]:
 @pytest.fixture
 def url(app: Flask) -> Iterator[str]:
     """Where the service listens, in a thread of this process."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = create_server(app, sockets=[listener], threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.close()
-    thread.join(10)
+    with serving(app) as events:
+        yield events.removesuffix("/v1/events")
 
 
 def test_every_endpoint_is_listed_with_who_may_use_it() -> None:

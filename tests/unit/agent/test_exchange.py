@@ -49,9 +49,10 @@ class Tracking:
 
     def __init__(self) -> None:
         self.state, self.fills = OrderState.OPEN, [D(0)]
+        self.number: str | None = "1"
 
     async def _request_order_status(self, order: Any) -> Any:
-        return SimpleNamespace(exchange_order_id="1", new_state=self.state)
+        return SimpleNamespace(exchange_order_id=self.number, new_state=self.state)
 
     async def _all_trade_updates_for_order(self, order: Any) -> list[Any]:
         fee = SimpleNamespace(flat_fees=[])
@@ -69,16 +70,18 @@ class TestOrdersThatOnlyTheEngineCanAskFor:
         self.clock = 1000.0
         monkeypatch.setattr(module.time, "monotonic", lambda: self.clock)
         made = TrackedExchange(Tracking(), "BTC-USDT", lambda client_id: True)
-        monkeypatch.setattr(made, "_tracked", lambda entry: SimpleNamespace())
+        monkeypatch.setattr(made, "_tracked", lambda entry: SimpleNamespace(exchange_order_id=entry.exchange_id))
         return made
 
-    async def look(self, tracked: TrackedExchange, state: Any, *fills: int, booked: int = 0, after: float = 0) -> bool:
+    async def look(
+            self, tracked: TrackedExchange, state: Any, *fills: int | str, booked: int = 0, after: float = 0) -> bool:
         """Whether the order, for 4, may execute more."""
         tracked.connector.state, tracked.connector.fills = state, [D(fill) for fill in fills]
         self.clock += after
         entry = OrderEntry("a", "BUY", "", D(100), D(4), D(4), 0.0, 1, executed=Executed(D(booked)))
         order = await tracked.order(entry)
-        assert order and order.executed.base == sum(fills)
+        assert order
+        self.executed = order.executed.base
         if state in (OrderState.FILLED, OrderState.CANCELED):
             assert await tracked.open_orders([entry]) == []
         return order.is_open
@@ -90,10 +93,13 @@ class TestOrdersThatOnlyTheEngineCanAskFor:
         assert await self.look(tracked, OrderState.FILLED, 1, 2, after=50)
         assert not await self.look(tracked, OrderState.FILLED, 1, 2, 1)
 
-    async def test_one_for_an_amount_of_quote_may_have_filled_less(self, tracked: TrackedExchange) -> None:
-        assert await self.look(tracked, OrderState.FILLED, 3)
-        assert await self.look(tracked, OrderState.FILLED, 3, after=59)
-        assert not await self.look(tracked, OrderState.FILLED, 3, after=1)
+    @pytest.mark.parametrize(("fill", "seconds"), [("3.8", 3), ("3.7", 60), ("0", 60)])
+    async def test_one_for_an_amount_of_quote_may_have_filled_less(
+            self, tracked: TrackedExchange, fill: str, seconds: int) -> None:
+        assert await self.look(tracked, OrderState.FILLED, fill)
+        assert await self.look(tracked, OrderState.FILLED, fill, after=seconds - 1)
+        assert not await self.look(tracked, OrderState.FILLED, fill, after=1)
+        assert self.executed == D(fill)
 
     async def test_a_cancelled_one_waits_until_its_fills_stay_the_same(self, tracked: TrackedExchange) -> None:
         assert await self.look(tracked, OrderState.CANCELED)
@@ -102,6 +108,29 @@ class TestOrdersThatOnlyTheEngineCanAskFor:
         assert not await self.look(tracked, OrderState.CANCELED, 1, after=1)
 
     async def test_what_is_booked_is_never_taken_back(self, tracked: TrackedExchange) -> None:
+        """Some list an old order's fills in part. It would be bought again; and the bot must not wait for ever."""
         assert await self.look(tracked, OrderState.CANCELED, 1, booked=2)
-        assert await self.look(tracked, OrderState.CANCELED, 1, booked=2, after=99)
-        assert not await self.look(tracked, OrderState.CANCELED, 1, booked=1, after=99)
+        assert await self.look(tracked, OrderState.CANCELED, 1, booked=2, after=59)
+        assert not await self.look(tracked, OrderState.CANCELED, 1, booked=2, after=1)
+        assert self.executed == 2
+
+    async def test_one_that_is_open_again_waits_anew(self, tracked: TrackedExchange) -> None:
+        assert await self.look(tracked, OrderState.CANCELED, 1)
+        assert await self.look(tracked, OrderState.OPEN, 1, after=9)
+        assert await self.look(tracked, OrderState.CANCELED, 1)
+
+    async def test_fills_are_not_asked_for_without_the_exchanges_number(self, tracked: TrackedExchange) -> None:
+        """Such a question is answered with none, as if nothing had been executed."""
+        tracked.connector.state, tracked.connector.number = OrderState.FILLED, None
+        entry = OrderEntry("a", "BUY", "", D(100), D(4), D(4), 0.0, 1)
+        with pytest.raises(OSError, match="number of order a is not known"):
+            await tracked.order(entry)
+        entry.exchange_id, tracked.connector.fills = "17", [D(4)]
+        order = await tracked.order(entry)
+        assert order and not order.is_open
+
+    async def test_what_has_ended_is_not_asked_for_again_to_see_whether_it_is_open(
+            self, tracked: TrackedExchange, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert await self.look(tracked, OrderState.CANCELED)
+        monkeypatch.setattr(tracked, "_look", None)
+        assert await tracked.open_orders([OrderEntry("a", "BUY", "", D(100), D(4), D(4), 0.0, 1)]) == []

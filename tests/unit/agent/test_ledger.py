@@ -68,6 +68,18 @@ def test_everything_survives_the_disk(book: Ledger) -> None:
     assert (again.risk, again.halt, again.fills, again.step) == (book.risk, book.halt, 1, D(500))
 
 
+def test_the_exchanges_number_of_an_order_survives_and_older_books_have_none(book: Ledger) -> None:
+    book.record_order("a", "BUY", 1)
+    book.number_order("a", "17")
+    book.number_order("stranger", "18")
+    book.save_if_changed()
+    assert Ledger.load(book.path).orders["a"].exchange_id == "17"
+    data = json.loads(book.path.read_text())
+    del data["orders"]["a"]["exchange_id"]
+    book.path.write_text(json.dumps(data))
+    assert Ledger.load(book.path).orders["a"].exchange_id is None
+
+
 def test_the_highest_result_reaches_the_disk_although_the_market_turns(
         book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
