@@ -113,6 +113,8 @@ def serving(app: Flask) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.effective_port}/v1/events"
     finally:
-        server.trigger.pull_trigger(server.close)
+        # The server's thread may be awake just now: then it has closed before it is woken.
+        with contextlib.suppress(OSError):
+            server.trigger.pull_trigger(server.close)
         thread.join()
         server.task_dispatcher.shutdown()
